@@ -1,0 +1,71 @@
+# A thin front for CMake and Ninja. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help build run serve test bench install lint asan tsan fuzz soak clean
+
+PREFIX       ?= /usr/local
+DESTDIR      ?=
+JOBS         ?= $(shell nproc)
+FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 3600
+
+CONFIGURE = cmake -S . -G Ninja -Wno-dev --log-level=WARNING
+CTEST     = ctest --output-on-failure -j2
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## install what the build needs (apt), build the program: build/pare
+	@tools/install-deps.sh build
+	@$(CONFIGURE) -B build >/dev/null
+	@cmake --build build -j $(JOBS) --target pare
+
+run: build ## build, serve the bundled model on 127.0.0.1:7273, replay the examples, show what was saved
+	@exec tools/run-demo.sh
+
+serve: build ## build and serve the bundled model on 127.0.0.1:7273
+	@exec build/pare serve
+
+test: ## install what the tests need (apt, npm), build and run all tests
+	@tools/install-deps.sh build test
+	@tools/install-test-clients.sh
+	@$(CONFIGURE) -B build >/dev/null
+	@cmake --build build -j $(JOBS)
+	@$(CTEST) --test-dir build
+
+bench: build ## build and measure; the figures of docs/benchmarks.md
+	@exec bench/run.sh
+
+install: build ## install to PREFIX (/usr/local) below DESTDIR: program, libpare, header, pkg-config file, man page
+	@cmake --build build -j $(JOBS) --target libpare_static libpare_shared
+	@DESTDIR='$(DESTDIR)' cmake --install build --prefix '$(PREFIX)'
+
+lint: ## clang-format, clang-tidy, clang -Wall -Wextra -Werror, floors, file lengths
+	@tools/install-deps.sh build lint
+	@tools/lint.sh $(JOBS)
+
+asan: ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer (build-asan/)
+	@tools/install-deps.sh build test
+	@tools/install-test-clients.sh
+	@$(CONFIGURE) -B build-asan -DPARE_ASAN=ON >/dev/null
+	@cmake --build build-asan -j $(JOBS)
+	@$(CTEST) --test-dir build-asan
+
+tsan: ## all tests under ThreadSanitizer (build-tsan/)
+	@tools/install-deps.sh build test
+	@tools/install-test-clients.sh
+	@$(CONFIGURE) -B build-tsan -DPARE_TSAN=ON >/dev/null
+	@cmake --build build-tsan -j $(JOBS)
+	@$(CTEST) --test-dir build-tsan
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (60) under sanitizers (build-fuzz/)
+	@tools/install-deps.sh build fuzz
+	@$(CONFIGURE) -B build-fuzz -DPARE_FUZZ=ON -DCMAKE_C_COMPILER=clang-14 >/dev/null
+	@tools/fuzz.sh build-fuzz $(FUZZ_SECONDS) $(JOBS)
+
+soak: ## the sanitizer tests again and again for SOAK_SECONDS (3600), until one fails
+	@$(MAKE) --no-print-directory asan
+	@end=$$(($$(date +%s) + $(SOAK_SECONDS))); \
+	while [ $$(date +%s) -lt $$end ]; do $(CTEST) --test-dir build-asan || exit 1; done
+
+clean: ## remove all build folders
+	rm -rf build build-asan build-tsan build-clang build-fuzz

@@ -1,0 +1,2 @@
+/* A room without sources yet. */
+typedef int pare_empty_room;

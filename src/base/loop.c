@@ -1,0 +1,148 @@
+#include "base/loop.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+struct loop {
+    struct event_base *base;
+    struct event      *mail;
+    queue             *tasks;
+    int                bell; /* an eventfd: a counter that select can wait for */
+    int                index;
+    atomic_bool        stop;
+    void              *client;
+    void (*release)(void *);
+};
+
+static void ring(void *arg) {
+    loop    *l = arg;
+    uint64_t one = 1;
+    while (write(l->bell, &one, sizeof(one)) < 0 && errno == EINTR) {
+    }
+}
+
+/* Takes the tasks of this moment only: what they post in turn rings again, so that sockets get their share. */
+static void run_tasks(loop *l) {
+    queue_item *item = queue_take_all(l->tasks);
+    while (item) {
+        queue_item *next = item->next; /* the task may be gone once it has run */
+        loop_task  *task = (loop_task *)item;
+        task->run(task);
+        item = next;
+    }
+}
+
+static void on_bell(evutil_socket_t fd, short what, void *arg) {
+    (void)what;
+    loop    *l = arg;
+    uint64_t count;
+    while (read(fd, &count, sizeof(count)) < 0 && errno == EINTR) {
+    }
+    run_tasks(l);
+    if (atomic_load(&l->stop)) {
+        event_base_loopbreak(l->base);
+    }
+}
+
+static struct event_base *new_base(void) {
+    struct event_config *config = event_config_new();
+    if (!config) {
+        return NULL;
+    }
+    event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK); /* other threads come by the mailbox only */
+    struct event_base *base = event_base_new_with_config(config);
+    event_config_free(config);
+    return base;
+}
+
+loop *loop_new(int index, err *e) {
+    loop *l = calloc(1, sizeof(*l));
+    if (!l) {
+        err_set(e, ERR_MEMORY, "out of memory for an event loop");
+        return NULL;
+    }
+    l->index = index;
+    l->bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (l->bell < 0) {
+        err_set(e, ERR_IO, "cannot open an eventfd: %s (raise the limit of open files?)", strerror(errno));
+        loop_free(l);
+        return NULL;
+    }
+    l->tasks = queue_new(ring, l);
+    l->base = new_base();
+    if (l->base) {
+        l->mail = event_new(l->base, l->bell, EV_READ | EV_PERSIST, on_bell, l);
+    }
+    if (!l->tasks || !l->mail || event_add(l->mail, NULL) != 0) {
+        err_set(e, ERR_IO, "cannot set up an event loop (out of memory or open files)");
+        loop_free(l);
+        return NULL;
+    }
+    return l;
+}
+
+void loop_free(loop *l) {
+    if (!l) {
+        return;
+    }
+    if (l->release && l->client) {
+        l->release(l->client);
+    }
+    if (l->mail) {
+        event_free(l->mail);
+    }
+    if (l->base) {
+        event_base_free(l->base);
+    }
+    if (l->tasks) {
+        queue_take_all(l->tasks);
+        queue_free(l->tasks);
+    }
+    if (l->bell >= 0) {
+        close(l->bell);
+    }
+    free(l);
+}
+
+struct event_base *loop_base(const loop *l) {
+    return l->base;
+}
+
+int loop_index(const loop *l) {
+    return l->index;
+}
+
+bool loop_run(loop *l, err *e) {
+    int status = event_base_loop(l->base, EVLOOP_NO_EXIT_ON_EMPTY);
+    while (queue_count(l->tasks)) {
+        run_tasks(l);
+    }
+    atomic_store(&l->stop, false); /* a loop may run again */
+    if (status < 0) {
+        return err_set(e, ERR_IO, "the event loop broke: %s", strerror(errno));
+    }
+    return true;
+}
+
+void loop_stop(loop *l) {
+    atomic_store(&l->stop, true);
+    ring(l);
+}
+
+void loop_post(loop *l, loop_task *task) {
+    queue_put(l->tasks, &task->item);
+}
+
+void loop_set_client(loop *l, void *client, void (*release)(void *)) {
+    l->client = client;
+    l->release = release;
+}
+
+void *loop_client(const loop *l) {
+    return l->client;
+}

@@ -1,0 +1,39 @@
+/* str.h - a growing byte string.
+ *
+ * Zero-initialise (`str s = {0}`), add, read `data` (always NUL-terminated once something was added), free. When memory
+ * runs out `failed` stays set and further additions do nothing, so that a long build needs one check at its end.    */
+#ifndef PARE_BASE_STR_H
+#define PARE_BASE_STR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct str {
+    char  *data;
+    size_t len;
+    size_t cap;
+    bool   failed;
+} str;
+
+bool str_add(str *s, const void *bytes, size_t n);
+bool str_adds(str *s, const char *text);
+bool str_addc(str *s, char c);
+bool str_addf(str *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool str_reserve(str *s, size_t more); /* room for `more` bytes beyond len */
+
+/* Adds a JSON string literal with its quotes. The bytes must be UTF-8 (checked at the border, not here). */
+bool str_json(str *s, const char *bytes, size_t n);
+bool str_jsons(str *s, const char *text); /* NULL adds null */
+
+/* How many of these bytes, from the first on, a JSON string literal takes as they are: up to the first quote, backslash
+ * or control character. */
+size_t str_json_plain(const char *bytes, size_t n);
+
+/* Micro-dollars as a decimal number of dollars: 1234567 -> 1.234567 */
+bool str_usd(str *s, long long micro_usd);
+
+void  str_clear(str *s); /* keeps the memory */
+void  str_free(str *s);
+char *str_take(str *s); /* hands the malloc'd bytes over and zeroes s; NULL when failed or empty */
+
+#endif

@@ -1,0 +1,83 @@
+#!/bin/sh
+# Installs with apt what is missing, and does nothing (fast) when all is there.
+#
+#   tools/install-deps.sh SET...    sets: build, test, lint, fuzz
+set -eu
+
+build="cmake ninja-build gcc libc6-dev pkg-config libevent-dev libssl-dev libcurl4-openssl-dev libcjson-dev
+       libsqlite3-dev libyaml-dev libpcre2-dev libutf8proc-dev libjs-chart.js"
+test="libcmocka-dev sqlite3 curl ca-certificates procps"
+lint="clang-format-14 clang-tidy-14 clang-14 libcmocka-dev"
+fuzz="clang-14 libclang-rt-14-dev"
+
+say() { echo "install-deps: $*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+wanted=""
+optional=""
+for set in "$@"; do
+    case $set in
+    build) wanted="$wanted $build" ;;
+    lint) wanted="$wanted $lint" ;;
+    fuzz) wanted="$wanted $fuzz" ;;
+    test)
+        wanted="$wanted $test"
+        # Node from elsewhere (nodesource, nvm) is as good, and apt's must not replace it.
+        if ! have node || ! node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)'; then
+            wanted="$wanted nodejs"
+        fi
+        have npm || wanted="$wanted npm"
+        have nginx || [ -x /usr/sbin/nginx ] || wanted="$wanted nginx-light"
+        # Ubuntu has Chromium only as a snap, which does not run in containers; the browser test skips without it.
+        have chromium || have chromium-browser || have google-chrome || optional="chromium"
+        ;;
+    *)
+        say "unknown set \"$set\"; known: build, test, lint, fuzz"
+        exit 2
+        ;;
+    esac
+done
+
+if ! have dpkg-query || ! have apt-get; then
+    say "this is not Debian or Ubuntu: nothing installed. Needed, by Debian's names: $(echo $wanted $optional)"
+    exit 0
+fi
+
+# shellcheck disable=SC2086
+present=" $(dpkg-query -W -f '${db:Status-Status} ${Package} ' $wanted 2>/dev/null || true)"
+missing=""
+for package in $wanted; do
+    case $present in
+    *" installed $package "*) ;;
+    *) missing="$missing $package" ;;
+    esac
+done
+if [ -n "$optional" ] && [ "$(. /etc/os-release && echo "$ID")" = ubuntu ]; then
+    say "no Chromium here and Ubuntu has it only as a snap: the browser test will be skipped"
+    optional=""
+fi
+missing="${missing# }${optional:+ $optional}"
+[ -n "$missing" ] || exit 0
+
+root=""
+if [ "$(id -u)" -ne 0 ]; then
+    if ! have sudo; then
+        say "these packages are missing and neither root nor sudo is at hand: $missing"
+        say "run this as root, then try again: apt-get install $missing"
+        exit 1
+    fi
+    root="sudo"
+fi
+nginx_is_new=no
+case " $missing " in *" nginx-light "*) nginx_is_new=yes ;; esac
+
+say "installing: $missing"
+apt="$root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300"
+$apt update -q >&2
+# shellcheck disable=SC2086
+$apt install -q -y --no-install-recommends $missing >&2
+
+# The tests start an nginx of their own; the package's must not go on serving port 80.
+if [ $nginx_is_new = yes ] && [ -d /run/systemd/system ]; then
+    $root systemctl disable --now nginx >&2 || true
+fi
