@@ -1,0 +1,149 @@
+/* Block formats against ../shared/conformance/quants: the reference's blocks and their exact values. */
+#include "check.h"
+
+#include <math.h>
+
+#include "tensor/block.h"
+
+#define QUANTS "../shared/conformance/quants/"
+
+static void *read_file(const char *name, size_t *n) {
+    char path[256];
+    snprintf(path, sizeof path, QUANTS "%s", name);
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        return NULL;
+    fseek(f, 0, SEEK_END);
+    *n = (size_t)ftell(f);
+    void *data = malloc(*n + 1);
+    rewind(f);
+    if (fread(data, 1, *n, f) != *n)
+        fail_msg("cannot read %s", path);
+    fclose(f);
+    return data;
+}
+
+static const char *const types[] = {"F16", "BF16", "Q4_0", "Q8_0"};
+
+static void need_conformance(void) {
+    size_t n;
+    void  *data = read_file("normal.source.f32", &n);
+    if (!data) {
+        print_message("skipped: no %s here\n", QUANTS);
+        skip();
+    }
+    free(data);
+}
+
+static void values_are_the_reference(void **state) {
+    (void)state;
+    need_conformance();
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        for (int s = 0; s < 2; s++) {
+            char   name[64];
+            size_t n_blocks, n_values;
+            snprintf(name, sizeof name, "%s.%s.bin", types[i], s ? "random" : "normal");
+            uint8_t *blocks = read_file(name, &n_blocks);
+            snprintf(name, sizeof name, "%s.%s.f32", types[i], s ? "random" : "normal");
+            float              *expected = read_file(name, &n_values);
+            const block_format *f = block_format_named(types[i]);
+            int64_t             n = (int64_t)(n_values / 4);
+            size_t              bytes;
+            assert_true(blocks && expected && f);
+            assert_true(block_row_bytes(f, n, &bytes));
+            assert_int_equal(bytes, n_blocks);
+            float *got = malloc(n_values);
+            block_to_f32(f->type, blocks, got, n);
+            for (int64_t k = 0; k < n; k++)
+                if (got[k] != expected[k] && !(isnan(got[k]) && isnan(expected[k])))
+                    fail_msg("%s: value %lld is %.9g, not %.9g", name, (long long)k, (double)got[k],
+                             (double)expected[k]);
+            free(blocks);
+            free(expected);
+            free(got);
+        }
+}
+
+static void blocks_are_the_reference(void **state) {
+    (void)state;
+    need_conformance();
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        for (int s = 0; s < 2; s++) {
+            char        name[64];
+            const char *set = s ? "edge" : "normal";
+            size_t      n_blocks, n_values;
+            snprintf(name, sizeof name, "%s.source.f32", set);
+            float *source = read_file(name, &n_values);
+            snprintf(name, sizeof name, "%s.%s.bin", types[i], set);
+            uint8_t *expected = read_file(name, &n_blocks);
+            assert_true(source && expected);
+            uint8_t *got = calloc(1, n_blocks);
+            block_from_f32(block_format_named(types[i])->type, source, got, (int64_t)(n_values / 4));
+            for (size_t k = 0; k < n_blocks; k++)
+                if (got[k] != expected[k])
+                    fail_msg("%s: byte %zu is %d, not %d", name, k, got[k], expected[k]);
+            free(source);
+            free(expected);
+            free(got);
+        }
+}
+
+static void every_half_goes_there_and_back(void **state) {
+    (void)state;
+    for (uint32_t h = 0; h < 65536; h++) {
+        float    f = f16_to_f32((uint16_t)h);
+        uint16_t back = f32_to_f16(f);
+        if (isnan(f))
+            assert_int_equal(back & 0x7e00, 0x7e00);
+        else
+            assert_int_equal(back, h);
+    }
+    assert_int_equal(f32_to_f16(65519.0f), 0x7bff);
+    assert_int_equal(f32_to_f16(65520.0f), 0x7c00);
+    assert_int_equal(f32_to_f16(0x1p-24f), 1);
+    assert_int_equal(f32_to_f16(0x1p-25f), 0);   /* a tie goes to even */
+    assert_int_equal(f32_to_f16(0x1.8p-24f), 2); /* and here upwards */
+    assert_int_equal(f32_to_f16(1.0f + 0x1p-11f), 0x3c00);
+    assert_int_equal(f32_to_f16(1.0f + 0x3p-11f), 0x3c02);
+}
+
+static void formats_are_known_by_number_and_name(void **state) {
+    (void)state;
+    assert_int_equal(block_format_of(8)->bytes, 34);
+    assert_string_equal(block_format_of(2)->name, "q4_0");
+    assert_ptr_equal(block_format_named("BF16"), block_format_of(30));
+    assert_null(block_format_of(3));
+    assert_null(block_format_of(-1));
+    assert_null(block_format_named("q9"));
+    assert_null(block_format_named(NULL));
+}
+
+static void row_sizes_are_checked(void **state) {
+    (void)state;
+    size_t bytes = 0;
+    assert_true(block_row_bytes(block_format_named("q4_0"), 64, &bytes));
+    assert_int_equal(bytes, 36);
+    assert_false(block_row_bytes(block_format_named("q4_0"), 33, &bytes));
+    assert_false(block_row_bytes(block_format_named("q4_0"), -32, &bytes));
+    assert_false(block_row_bytes(block_format_named("f32"), INT64_MAX, &bytes));
+}
+
+static void hostile_floats_make_blocks_without_harm(void **state) {
+    (void)state;
+    float   in[32] = {NAN, INFINITY, -INFINITY, 1e-42f, -1e-42f, 3e38f, -3e38f, 0.0f};
+    float   out[32];
+    uint8_t blocks[128];
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        block_from_f32(block_format_named(types[i])->type, in, blocks, 32);
+        block_to_f32(block_format_named(types[i])->type, blocks, out, 32);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(values_are_the_reference),       cmocka_unit_test(blocks_are_the_reference),
+        cmocka_unit_test(every_half_goes_there_and_back), cmocka_unit_test(formats_are_known_by_number_and_name),
+        cmocka_unit_test(row_sizes_are_checked),          cmocka_unit_test(hostile_floats_make_blocks_without_harm),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,242 @@
+/* Packing and the product, once for each instruction set: kernels are chosen once a process, so each has a child. */
+#include "check.h"
+
+#include <limits.h>
+#include <math.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tensor/kernels.h"
+#include "tensor/matrix.h"
+
+static const block_type types[] = {BLOCK_F32, BLOCK_F16, BLOCK_BF16, BLOCK_Q4_0, BLOCK_Q8_0};
+#define TYPES (sizeof types / sizeof *types)
+
+static uint64_t seed = 11;
+
+static float uniform(void) {
+    return (float)((double)(test_random(&seed) >> 40) / (1 << 23) - 1.0);
+}
+
+static void fill(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        x[i] = uniform();
+}
+
+/* A random matrix; *values gets its exact values, row-major. */
+static matrix make(block_type type, int rows, int cols, float **values) {
+    size_t bytes, row, n = (size_t)rows * (size_t)cols;
+    err    e = {0};
+    assert_ok(matrix_size(type, rows, cols, &bytes, &e), e);
+    block_row_bytes(block_format_of((int)type), cols, &row);
+    assert_int_equal(bytes, row * (size_t)((rows + 15) / 16 * 16));
+    float   *w = malloc(n * sizeof *w);
+    uint8_t *blocks = malloc(row * (size_t)rows);
+    uint8_t *data = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    fill(w, n);
+    block_from_f32(type, w, blocks, (int64_t)n);
+    block_to_f32(type, blocks, w, (int64_t)n);
+    memset(data, 0xff, bytes);
+    matrix m;
+    matrix_pack(&m, type, rows, cols, blocks, data);
+    free(blocks);
+    *values = w;
+    return m;
+}
+
+static void rows_come_back(void **state) {
+    (void)state;
+    static const int rows[] = {1, 15, 16, 17, 515}, cols[] = {32, 64, 256, 288, 544};
+    for (size_t t = 0; t < TYPES; t++)
+        for (int r = 0; r < 5; r++)
+            for (int c = 0; c < 5; c++) {
+                float *w, out[544];
+                matrix m = make(types[t], rows[r], cols[c], &w);
+                assert_int_equal(m.panels, (rows[r] + 15) / 16);
+                for (int i = 0; i < m.rows; i++) {
+                    matrix_row(&m, i, out);
+                    assert_memory_equal(out, w + (size_t)i * (size_t)m.cols, (size_t)m.cols * sizeof *out);
+                }
+                free(w);
+                free(m.data);
+            }
+}
+
+static void odd_widths_of_floats(void **state) {
+    (void)state;
+    for (int cols = 1; cols < 40; cols += 6) {
+        float *w, out[40];
+        matrix m = make(BLOCK_F16, 19, cols, &w);
+        matrix_row(&m, 18, out);
+        assert_memory_equal(out, w + 18 * cols, (size_t)cols * sizeof *out);
+        free(w);
+        free(m.data);
+    }
+}
+
+static void shapes_are_checked(void **state) {
+    (void)state;
+    size_t bytes;
+    err    e = {0};
+    assert_false(matrix_size(BLOCK_Q4_0, 16, 33, &bytes, &e));
+    assert_says(e, "33");
+    assert_false(matrix_size((block_type)3, 16, 32, &bytes, &e));
+    assert_says(e, "type 3");
+    assert_false(matrix_size(BLOCK_F32, 0, 32, &bytes, &e));
+    assert_false(matrix_size(BLOCK_F32, -1, 32, &bytes, &e));
+    assert_false(matrix_size(BLOCK_F32, 16, 0, &bytes, &e));
+    assert_false(matrix_size(BLOCK_F32, INT64_MAX, 32, &bytes, &e));
+    assert_false(matrix_size(BLOCK_F32, 32, INT64_MAX, &bytes, &e));
+    assert_false(matrix_size(BLOCK_F32, INT_MAX, 32, &bytes, &e));
+    assert_null(activations_new(0, 32, &e));
+    assert_null(activations_new(INT_MAX, INT_MAX, &e));
+    activations_free(NULL);
+}
+
+/* What the kernels should give for column x: int8 types see the rounded activations. */
+static void expect(const matrix *m, const float *w, const float *x, double *y) {
+    float  *seen = malloc((size_t)m->cols * sizeof *seen);
+    int8_t *q = malloc((size_t)m->cols);
+    float  *scales = malloc((size_t)m->cols * sizeof *scales);
+    int32_t sums[64];
+    memcpy(seen, x, (size_t)m->cols * sizeof *seen);
+    if (matrix_wants_int8(m)) {
+        kernels_scalar.quantize_q8(x, q, scales, sums, m->cols);
+        for (int k = 0; k < m->cols; k++)
+            seen[k] = (float)q[k] * scales[k / 32];
+    }
+    for (int r = 0; r < m->rows; r++) {
+        y[r] = 0;
+        for (int k = 0; k < m->cols; k++)
+            y[r] += (double)w[(size_t)r * (size_t)m->cols + (size_t)k] * (double)seen[k];
+    }
+    free(seen);
+    free(q);
+    free(scales);
+}
+
+enum { MOST = 33, ROWS_A = 515, ROWS_B = 40, ROWS_C = 7, COLS = 352 };
+
+/* Three matrices of one input in one pass; all numbers of columns; outputs beyond the rows stay untouched. */
+static void product_check(block_type type, int threads) {
+    static const int rows[3] = {ROWS_A, ROWS_B, ROWS_C};
+    static const int ldy[3] = {ROWS_A + 2, ROWS_B, ROWS_C + 1};
+    static float     x[MOST * COLS], y[3][MOST * (ROWS_A + 2)], single[3][MOST * (ROWS_A + 2)];
+    double           expected[ROWS_A];
+    matrix           m[3];
+    float           *w[3];
+    err              e = {0};
+    pool            *p = pool_new(threads, &e);
+    activations     *a = activations_new(MOST, COLS, &e);
+    assert_ok(p && a, e);
+    for (int i = 0; i < 3; i++)
+        m[i] = make(type, rows[i], COLS, &w[i]);
+    const matrix *const ms[3] = {&m[0], &m[1], &m[2]};
+    fill(x, MOST * COLS);
+    for (int c = 0; c < MOST; c++) {
+        float *ys[3] = {single[0] + c * ldy[0], single[1] + c * ldy[1], single[2] + c * ldy[2]};
+        activations_set(a, p, x + c * COLS, 1, COLS, matrix_wants_int8(&m[0]));
+        matrix_multiply(p, 3, ms, a, ys, ldy);
+        for (int i = 0; i < 3; i++) {
+            expect(&m[i], w[i], x + c * COLS, expected);
+            double wrong = 0, all = 0;
+            for (int r = 0; r < rows[i]; r++) {
+                wrong += (ys[i][r] - expected[r]) * (ys[i][r] - expected[r]);
+                all += expected[r] * expected[r];
+            }
+            if (!(sqrt(wrong / all) <= 1e-6))
+                fail_msg("type %d, %d rows: relative error %g", (int)type, rows[i], sqrt(wrong / all));
+        }
+    }
+    /* the scalar kernels take each column for itself: a few numbers of columns do */
+    int stride = kernels_get() == &kernels_scalar ? 8 : 1;
+    for (int n = 1; n <= MOST; n += stride) {
+        float *ys[3] = {y[0], y[1], y[2]};
+        memset(y, 0x55, sizeof y);
+        activations_set(a, p, x, n, COLS, matrix_wants_int8(&m[0]));
+        matrix_multiply(p, 3, ms, a, ys, ldy);
+        for (int i = 0; i < 3; i++)
+            for (int c = 0; c < MOST; c++)
+                for (int r = 0; r < ldy[i]; r++) {
+                    uint32_t got, want = 0x55555555;
+                    memcpy(&got, &y[i][c * ldy[i] + r], 4);
+                    if (c < n && r < rows[i])
+                        memcpy(&want, &single[i][c * ldy[i] + r], 4);
+                    if (got != want)
+                        fail_msg("type %d, %d threads: column %d of %d, row %d of %d differs", (int)type, threads, c, n,
+                                 r, rows[i]);
+                }
+    }
+    for (int i = 0; i < 3; i++) {
+        free(w[i]);
+        free(m[i].data);
+    }
+    activations_free(a);
+    pool_free(p);
+}
+
+static void batches_have_the_bits_of_single_columns(void **state) {
+    (void)state;
+    for (size_t t = 0; t < TYPES; t++) {
+        product_check(types[t], 1);
+        product_check(types[t], 3);
+    }
+}
+
+/* Inputs wide enough that the panels pass in several groups and the activations are made ready by all threads. */
+static void wide_products(void **state) {
+    (void)state;
+    enum { ROWS = 200, WIDE = 8192, N = 40 };
+    for (size_t t = 0; t < TYPES; t++) {
+        float        *w, *x = malloc(sizeof *x * N * WIDE), *y = malloc(sizeof *y * N * ROWS), one[ROWS];
+        matrix        m = make(types[t], ROWS, WIDE, &w);
+        pool         *p = pool_new(3, NULL);
+        activations  *a = activations_new(N, WIDE, NULL);
+        const matrix *ms = &m;
+        int           ld = ROWS;
+        fill(x, (size_t)N * WIDE);
+        activations_set(a, p, x, N, WIDE, matrix_wants_int8(&m));
+        matrix_multiply(p, 1, &ms, a, &y, &ld);
+        for (int c = 0; c < N; c++) {
+            float *to = one;
+            activations_set(a, p, x + (size_t)c * WIDE, 1, WIDE, matrix_wants_int8(&m));
+            matrix_multiply(p, 1, &ms, a, &to, &ld);
+            assert_memory_equal(one, y + c * ROWS, sizeof one);
+        }
+        free(w);
+        free(x);
+        free(y);
+        free(m.data);
+        activations_free(a);
+        pool_free(p);
+    }
+}
+
+static int run(void) {
+    print_message("kernels: %s\n", kernels_get()->name);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_come_back),     cmocka_unit_test(odd_widths_of_floats),
+        cmocka_unit_test(shapes_are_checked), cmocka_unit_test(batches_have_the_bits_of_single_columns),
+        cmocka_unit_test(wide_products),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+
+int main(void) {
+    static const char *const names[] = {"scalar", "avx2", "avx512"};
+    int                      failed = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (!kernels_named(names[i]))
+            continue;
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            setenv("PARE_ISA", names[i], 1);
+            exit(run() ? 1 : 0);
+        }
+        int status = 0;
+        if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
+            failed++;
+    }
+    return failed;
+}
