@@ -1,0 +1,366 @@
+#include "model/weights.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum {
+    SLOT_ALIGN = 64,       /* matrix.h asks for it; a cache line */
+    HUGE_PAGE = 2 << 20,   /* decode reads all weights each step: fewer TLB misses */
+    CHUNK_BYTES = 1 << 16, /* of file data that a thread reads and packs at a time: stays in its second-level cache */
+    TURN_CHUNKS = 1024     /* chunks that are packed before other engines get the pool: some tens of milliseconds */
+};
+
+/* One tensor of the file and its place in the model: a matrix [rows, cols], or a vector of `cols` floats. */
+typedef struct slot {
+    char               name[48];
+    matrix            *m;
+    float            **vector;
+    int64_t            rows, cols;
+    bool               optional;
+    const gguf_tensor *tensor;    /* NULL: optional and absent */
+    size_t             at, bytes; /* in the mapping */
+} slot;
+
+typedef struct slots {
+    slot  *list;
+    size_t count, cap;
+} slots;
+
+/* A run of rows of one slot: what a thread does at a time. */
+typedef struct chunk {
+    const slot *slot;
+    int64_t     row, rows;
+} chunk;
+
+/* ---- which tensors ---- */
+
+static slot *add(slots *s) {
+    return s->count < s->cap ? &s->list[s->count++] : NULL;
+}
+
+__attribute__((format(printf, 5, 6))) static void want_matrix(slots *s, matrix *m, int64_t rows, int64_t cols,
+                                                              const char *name, ...) {
+    slot *x = add(s);
+    if (!x)
+        return;
+    va_list args;
+    va_start(args, name);
+    vsnprintf(x->name, sizeof x->name, name, args);
+    va_end(args);
+    x->m = m;
+    x->rows = rows;
+    x->cols = cols;
+}
+
+__attribute__((format(printf, 5, 6))) static void want_vector(slots *s, float **v, int64_t n, bool optional,
+                                                              const char *name, ...) {
+    slot *x = add(s);
+    if (!x)
+        return;
+    va_list args;
+    va_start(args, name);
+    vsnprintf(x->name, sizeof x->name, name, args);
+    va_end(args);
+    x->vector = v;
+    x->rows = 1;
+    x->cols = n;
+    x->optional = optional;
+}
+
+static void want_layer(slots *s, layer_weights *l, const model_shape *m, int i) {
+    int64_t q_rows = (int64_t)m->heads * m->head_dim, kv_rows = (int64_t)m->kv_heads * m->head_dim;
+    want_vector(s, &l->attn_norm, m->dim, false, "blk.%d.attn_norm.weight", i);
+    want_matrix(s, &l->q, q_rows, m->dim, "blk.%d.attn_q.weight", i);
+    want_matrix(s, &l->k, kv_rows, m->dim, "blk.%d.attn_k.weight", i);
+    want_matrix(s, &l->v, kv_rows, m->dim, "blk.%d.attn_v.weight", i);
+    want_matrix(s, &l->o, m->dim, q_rows, "blk.%d.attn_output.weight", i);
+    want_vector(s, &l->q_bias, q_rows, true, "blk.%d.attn_q.bias", i);
+    want_vector(s, &l->k_bias, kv_rows, true, "blk.%d.attn_k.bias", i);
+    want_vector(s, &l->v_bias, kv_rows, true, "blk.%d.attn_v.bias", i);
+    want_vector(s, &l->o_bias, m->dim, true, "blk.%d.attn_output.bias", i);
+    want_vector(s, &l->ffn_norm, m->dim, false, "blk.%d.ffn_norm.weight", i);
+    want_matrix(s, &l->gate, m->ffn, m->dim, "blk.%d.ffn_gate.weight", i);
+    want_matrix(s, &l->up, m->ffn, m->dim, "blk.%d.ffn_up.weight", i);
+    want_matrix(s, &l->down, m->dim, m->ffn, "blk.%d.ffn_down.weight", i);
+}
+
+enum { SLOTS_A_LAYER = 13, SLOTS_BESIDE = 4 };
+
+static bool list_slots(model *m, slots *s, err *e) {
+    const model_shape *shape = &m->shape;
+    s->cap = (size_t)shape->layers * SLOTS_A_LAYER + SLOTS_BESIDE;
+    s->list = calloc(s->cap, sizeof *s->list);
+    m->layers = calloc((size_t)shape->layers, sizeof *m->layers);
+    if (!s->list || !m->layers)
+        return err_set(e, ERR_MEMORY, "out of memory for the list of tensors");
+    want_matrix(s, &m->embedding, shape->vocab, shape->dim, "token_embd.weight");
+    for (int i = 0; i < shape->layers; i++)
+        want_layer(s, &m->layers[i], shape, i);
+    want_vector(s, &m->output_norm, shape->dim, false, "output_norm.weight");
+    if (!shape->tied)
+        want_matrix(s, &m->output, shape->vocab, shape->dim, "output.weight");
+    want_vector(s, &m->rope_factors, shape->rope_dim / 2, true, "rope_freqs.weight");
+    return true;
+}
+
+/* ---- does the file have them ---- */
+
+static void shape_text(char *out, size_t size, int dims, const int64_t *shape) {
+    size_t n = 0;
+    for (int d = 0; d < dims && n < size; d++)
+        n += (size_t)snprintf(out + n, size - n, "%s%lld", d ? ", " : "", (long long)shape[d]);
+}
+
+static bool check_slot(slot *x, const gguf *g, err *e) {
+    const gguf_tensor *t = x->tensor = gguf_tensor_named(g, x->name);
+    if (!t)
+        return x->optional || err_set(e, ERR_INVALID, "tensor %s is missing", x->name);
+    int64_t wanted[2] = {x->cols, x->rows};
+    int     dims = x->m ? 2 : 1;
+    if (t->dims != dims || t->shape[0] != wanted[0] || t->shape[1] != wanted[1]) {
+        char is[96], must[48];
+        shape_text(is, sizeof is, t->dims, t->shape);
+        shape_text(must, sizeof must, dims, wanted);
+        return err_set(e, ERR_INVALID, "tensor %s has the shape [%s], must have [%s]", x->name, is, must);
+    }
+    if (!t->format)
+        return err_set(e, ERR_UNSUPPORTED, "tensor %s is of the GGUF type %d, which pare does not know", x->name,
+                       t->type);
+    if (!x->m) {
+        x->bytes = (size_t)x->cols * sizeof(float);
+        return true;
+    }
+    return matrix_size(t->format->type, x->rows, x->cols, &x->bytes, e) || err_prefix(e, "tensor %s", x->name);
+}
+
+/* A tensor that nothing reads means that the model is not what its architecture says. */
+static bool check_extra(const slots *s, const gguf *g, err *e) {
+    size_t             count = gguf_tensor_count(g), used = 0;
+    const gguf_tensor *first = gguf_tensor_at(g, 0);
+    bool              *known = calloc(count ? count : 1, 1);
+    if (!known)
+        return err_set(e, ERR_MEMORY, "out of memory for the list of tensors");
+    for (size_t i = 0; i < s->count; i++)
+        if (s->list[i].tensor) {
+            known[s->list[i].tensor - first] = true;
+            used++;
+        }
+    bool ok = used == count;
+    for (size_t i = 0; !ok && i < count; i++)
+        if (!known[i]) {
+            err_set(e, ERR_UNSUPPORTED, "tensor %s is none that this architecture has; pare will not leave it out",
+                    first[i].name);
+            break;
+        }
+    free(known);
+    return ok;
+}
+
+/* Checks all slots and gives each its place in the mapping. */
+static bool lay_out(slots *s, const gguf *g, size_t *total, err *e) {
+    *total = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        slot *x = &s->list[i];
+        if (!check_slot(x, g, e))
+            return false;
+        if (!x->tensor)
+            continue;
+        if (x->bytes > SIZE_MAX / 2 - *total - SLOT_ALIGN)
+            return err_set(e, ERR_LIMIT, "the weights need more memory than an address counts");
+        x->at = *total;
+        *total += (x->bytes + SLOT_ALIGN - 1) / SLOT_ALIGN * SLOT_ALIGN;
+    }
+    return check_extra(s, g, e);
+}
+
+/* ---- memory ---- */
+
+/* Anonymous memory that begins on a huge page; zeroed. */
+static bool take_memory(model *m, size_t bytes, err *e) {
+    size_t whole = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    char  *p = mmap(NULL, whole + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return err_set(e, ERR_MEMORY, "the weights need %zu MiB of memory, which the system does not give",
+                       bytes >> 20);
+    size_t before = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
+    if (before)
+        munmap(p, before);
+    munmap(p + before + whole, HUGE_PAGE - before);
+    m->memory = p + before;
+    m->memory_bytes = whole;
+    madvise(m->memory, whole, MADV_HUGEPAGE); /* advice only: it may fail */
+    return true;
+}
+
+/* ---- packing ---- */
+
+typedef struct packing {
+    model       *m;
+    const gguf  *g;
+    const chunk *chunks;
+    uint8_t    **scratch; /* one a thread */
+    atomic_bool  failed;
+    err          why; /* written by the thread that sets `failed` first */
+} packing;
+
+static size_t row_bytes(const slot *x) {
+    return x->tensor->bytes / (size_t)x->rows;
+}
+
+/* Rows of a slot that one chunk takes: whole panels. */
+static int64_t chunk_rows(const slot *x) {
+    int64_t rows = (int64_t)(CHUNK_BYTES / row_bytes(x)) / PANEL_ROWS * PANEL_ROWS;
+    if (rows < PANEL_ROWS)
+        rows = PANEL_ROWS;
+    return rows < x->rows ? rows : x->rows;
+}
+
+static void pack_chunk(packing *job, const chunk *c, uint8_t *scratch) {
+    const slot *x = c->slot;
+    size_t      row = row_bytes(x);
+    err         e = {0};
+    if (!gguf_read(job->g, x->tensor, (size_t)c->row * row, scratch, (size_t)c->rows * row, &e)) {
+        if (!atomic_exchange(&job->failed, true))
+            job->why = e;
+        return;
+    }
+    uint8_t *to = (uint8_t *)job->m->memory + x->at;
+    if (x->m) {
+        matrix part; /* these rows as a matrix of their own: panels lie one after another */
+        matrix_pack(&part, x->tensor->format->type, (int)c->rows, (int)x->cols, scratch,
+                    to + (size_t)(c->row / PANEL_ROWS) * x->m->panel_bytes);
+    } else {
+        block_to_f32(x->tensor->format->type, scratch, (float *)(void *)to, x->cols);
+    }
+}
+
+static void pack_some(void *arg, int begin, int end, int thread) {
+    packing *job = arg;
+    for (int i = begin; i < end && !atomic_load(&job->failed); i++)
+        pack_chunk(job, &job->chunks[i], job->scratch[thread]);
+}
+
+/* Points the model at the slots' places. */
+static bool place(model *m, slots *s, err *e) {
+    for (size_t i = 0; i < s->count; i++) {
+        slot *x = &s->list[i];
+        if (!x->tensor)
+            continue;
+        uint8_t *to = (uint8_t *)m->memory + x->at;
+        if (x->vector) {
+            *x->vector = (float *)(void *)to;
+            continue;
+        }
+        size_t panel;
+        if (!matrix_size(x->tensor->format->type, PANEL_ROWS, x->cols, &panel, e))
+            return err_prefix(e, "tensor %s", x->name);
+        *x->m = (matrix){.type = x->tensor->format->type,
+                         .rows = (int)x->rows,
+                         .cols = (int)x->cols,
+                         .panels = (int)((x->rows + PANEL_ROWS - 1) / PANEL_ROWS),
+                         .panel_bytes = panel,
+                         .data = to};
+    }
+    if (m->shape.tied)
+        m->output = m->embedding;
+    return true;
+}
+
+static chunk *list_chunks(const slots *s, int *count, size_t *largest, err *e) {
+    size_t n = 0, k = 0;
+    *largest = 0;
+    for (size_t i = 0; i < s->count; i++)
+        if (s->list[i].tensor)
+            n += (size_t)((s->list[i].rows - 1) / chunk_rows(&s->list[i]) + 1);
+    chunk *chunks = n <= INT32_MAX ? calloc(n, sizeof *chunks) : NULL;
+    if (!chunks) {
+        err_set(e, ERR_MEMORY, "out of memory for loading the weights");
+        return NULL;
+    }
+    for (size_t i = 0; i < s->count; i++) {
+        const slot *x = &s->list[i];
+        if (!x->tensor)
+            continue;
+        int64_t step = chunk_rows(x);
+        size_t  bytes = (size_t)step * row_bytes(x);
+        *largest = bytes > *largest ? bytes : *largest;
+        for (int64_t row = 0; row < x->rows; row += step)
+            chunks[k++] = (chunk){x, row, x->rows - row < step ? x->rows - row : step};
+    }
+    *count = (int)n;
+    return chunks;
+}
+
+/* Engines that run at the same time get their turns between the batches. */
+static void pack_in_turns(packing *job, int count, pool *p) {
+    if (!p) {
+        pack_some(job, 0, count, 0);
+        return;
+    }
+    for (; count > 0; job->chunks += TURN_CHUNKS, count -= TURN_CHUNKS) {
+        pool_take(p);
+        pool_run(p, count < TURN_CHUNKS ? count : TURN_CHUNKS, 1, pack_some, job);
+        pool_give(p);
+    }
+}
+
+static bool pack_all(model *m, const gguf *g, const slots *s, pool *p, err *e) {
+    int    threads = p ? pool_threads(p) : 1, count;
+    size_t largest;
+    chunk *chunks = list_chunks(s, &count, &largest, e);
+    if (!chunks)
+        return false;
+    packing   job = {.m = m, .g = g, .chunks = chunks};
+    uint8_t **scratch = calloc((size_t)threads, sizeof *scratch);
+    bool      ok = scratch != NULL;
+    for (int t = 0; ok && t < threads; t++)
+        ok = (scratch[t] = malloc(largest)) != NULL;
+    job.scratch = scratch;
+    if (!ok) {
+        err_set(e, ERR_MEMORY, "out of memory for loading the weights");
+    } else {
+        pack_in_turns(&job, count, p);
+        ok = !atomic_load(&job.failed);
+        if (!ok && e)
+            *e = job.why;
+    }
+    for (int t = 0; scratch && t < threads; t++)
+        free(scratch[t]);
+    free(scratch);
+    free(chunks);
+    return ok;
+}
+
+/* The factors divide: a zero or a NaN among them would spread through every position. */
+static bool check_rope_factors(const model *m, err *e) {
+    for (int i = 0; m->rope_factors && i < m->shape.rope_dim / 2; i++)
+        if (!(m->rope_factors[i] > 0) || !isfinite(m->rope_factors[i]))
+            return err_set(e, ERR_INVALID, "rope_freqs.weight holds %g; its values divide and must be above 0",
+                           (double)m->rope_factors[i]);
+    return true;
+}
+
+static bool load(model *m, const gguf *g, slots *s, pool *p, err *e) {
+    return list_slots(m, s, e) && lay_out(s, g, &m->weight_bytes, e) && take_memory(m, m->weight_bytes, e) &&
+           place(m, s, e) && pack_all(m, g, s, p, e) && check_rope_factors(m, e);
+}
+
+bool weights_load(model *m, const gguf *g, pool *p, err *e) {
+    slots s = {0};
+    bool  ok = load(m, g, &s, p, e);
+    free(s.list);
+    return ok;
+}
+
+void weights_free(model *m) {
+    if (m->memory)
+        munmap(m->memory, m->memory_bytes);
+    free(m->layers);
+    m->memory = NULL;
+    m->layers = NULL;
+}
