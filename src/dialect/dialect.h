@@ -1,0 +1,168 @@
+/* dialect.h - how LLM APIs speak, and the neutral words between them.
+ *
+ * A dialect is one API in both directions: read a request, write a request, read an answer or a stream, write one.
+ * serve/ uses it towards clients and backend/ towards providers; any dialect reaches any other through the neutral types
+ * below. Nothing here does I/O. Strings and trees in a request live in the exchange's arena or in its parsed body.   */
+#ifndef PARE_DIALECT_DIALECT_H
+#define PARE_DIALECT_DIALECT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "base/str.h"
+
+/* ---- a request ---- */
+
+typedef enum request_kind { REQUEST_CHAT, REQUEST_COMPLETION } request_kind;
+
+typedef struct message {
+    const char  *role;    /* "system", "developer", "user", "assistant", "tool" */
+    const char  *content; /* text; text parts joined; NULL when there is none */
+    const cJSON *json;    /* the whole message as the client sent it */
+    bool         plain;   /* nothing but role and text */
+} message;
+
+typedef struct prompt { /* of a completion: text or ids */
+    const char *text;
+    int32_t    *ids;
+    int         n_ids;
+} prompt;
+
+#define REQUEST_MAX_STOP 16
+
+typedef struct request {
+    request_kind kind;
+    const char  *model;
+    message     *messages; /* chat */
+    int          n_messages;
+    prompt      *prompts; /* completion: one answer choice each */
+    int          n_prompts;
+    const cJSON *tools; /* array or NULL */
+
+    int64_t     max_tokens; /* -1: not given */
+    double      temperature, top_p, min_p, presence_penalty, frequency_penalty, repeat_penalty;
+    int64_t     top_k;
+    bool        has_seed;
+    int64_t     seed;
+    const char *stop[REQUEST_MAX_STOP];
+    int         n_stop;
+    bool        ignore_eos;
+    bool        logprobs;
+    int         top_logprobs; /* 0..20 */
+
+    bool stream, include_usage;
+
+    cJSON      *body; /* the parsed JSON; freed by request_free */
+    const char *raw;  /* the client's bytes */
+    size_t      raw_len;
+} request;
+
+void request_free(request *r); /* the cJSON tree; the rest dies with the arena */
+
+/* ---- an answer ---- */
+
+typedef struct usage {
+    int64_t prompt, completion, cached, reasoning; /* tokens; cached is a part of prompt, reasoning of completion */
+    bool    known;                                 /* somebody told us */
+    bool    counted;                               /* pare counted, because the provider did not say */
+} usage;
+
+typedef struct choice {
+    str    text, reasoning, refusal;
+    cJSON *tool_calls; /* array in OpenAI's form, or NULL */
+    cJSON *logprobs;   /* array of {token, logprob, bytes, top_logprobs}, or NULL */
+    char   finish[24]; /* "stop", "length", "tool_calls", "content_filter"; "" while it is open */
+} choice;
+
+/* Assembled from events, or read whole. All of it is malloc'd: answer_clear frees. */
+typedef struct answer {
+    char                  id[64];
+    char                  model[128];
+    int64_t               created;
+    choice               *choices;
+    int                   n_choices;
+    usage                 usage;
+    char                 *raw; /* the provider's whole body in the dialect `raw_dialect`, when it came whole */
+    size_t                raw_len;
+    const struct dialect *raw_dialect;
+} answer;
+
+void answer_clear(answer *a);
+bool answer_complete(const answer *a); /* every choice has a finish reason */
+
+/* ---- what a backend says ---- */
+
+typedef enum event_kind {
+    EVENT_DELTA, /* a piece of one choice; maybe its finish; maybe usage */
+    EVENT_WHOLE, /* the whole answer at once: `whole`, which the receiver may move out of (and then must zero) */
+    EVENT_DONE,  /* complete; usage as far as known. Final. */
+    EVENT_ERROR  /* it failed: `error`, `status`. Final. */
+} event_kind;
+
+typedef struct event {
+    event_kind            kind;
+    int                   choice;
+    const char           *text; /* NULL: none */
+    size_t                text_len;
+    const char           *reasoning;
+    size_t                reasoning_len;
+    const char           *refusal;
+    size_t                refusal_len;
+    const cJSON          *tool_calls; /* deltas in OpenAI's form: [{index, id, type, function: {name, arguments}}] */
+    const cJSON          *logprobs;   /* array in the form of choice.logprobs */
+    const char           *finish;     /* with the last delta of a choice */
+    const usage          *usage;
+    const char           *id, *model; /* as the provider names them; NULL: none */
+    int64_t               created;
+    /* The bytes this came from (the JSON after "data: "), so that the same dialect passes them on untouched. With the
+     * first event of a payload only; further ones have raw_dialect alone. */
+    const char           *raw;
+    size_t                raw_len;
+    const struct dialect *raw_dialect;
+    answer               *whole;
+    const err            *error;
+    int                   status; /* HTTP status to hand on; 0: by error->code */
+    const char           *body;   /* the provider's own error body, or NULL */
+    size_t                body_len;
+    const char           *body_type;   /* its content type */
+    const char           *retry_after; /* header to hand on, or NULL */
+    int64_t               queued_us;   /* EVENT_DONE of a local backend: time before its first step */
+} event;
+
+/* Adds a delta to the answer (any order of choices, bounded). */
+bool answer_add(answer *a, const event *ev, err *e);
+
+/* ---- a dialect ---- */
+
+typedef struct dialect {
+    const char *name; /* "openai" */
+
+    /* The client's side. */
+    bool (*read_request)(request_kind kind, const char *body, size_t n, arena *memory, request *out, err *e);
+    /* Everything that can change the answer and nothing that cannot, always in the same bytes; for the cache key. */
+    bool (*canonical)(const request *r, str *out);
+    bool (*write_answer)(request_kind kind, const answer *a, str *out);
+    /* One chunk as the JSON after "data: "; first: the first of this choice (OpenAI sends the role there). */
+    bool (*write_chunk)(request_kind kind, const answer *head, const event *ev, bool first, str *out);
+    /* The chunk that holds usage alone. */
+    bool (*write_usage)(request_kind kind, const answer *head, const usage *u, str *out);
+    bool (*write_error)(const err *e, int status, str *out);
+
+    /* The provider's side. */
+    /* The client's body with model and stream options replaced; everything else byte for byte where it can be. */
+    bool (*write_request)(const request *r, const char *model, bool ask_usage, str *out);
+    /* Keeps a copy of the body in out->raw. */
+    bool (*read_answer)(request_kind kind, const char *body, size_t n, answer *out, err *e);
+    /* One "data:" payload into zero or more events. *done: the stream said it is complete ("[DONE]"). An error inside
+     * a stream fails with the provider's sentence. */
+    bool (*read_chunk)(request_kind kind, const char *data, size_t n, void (*emit)(void *, const event *), void *ctx,
+                       bool *done, err *e);
+} dialect;
+
+extern const dialect dialect_openai;
+
+#endif

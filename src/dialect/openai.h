@@ -1,0 +1,42 @@
+/* openai.h - what the files of the OpenAI dialect share; not for other rooms. */
+#ifndef PARE_DIALECT_OPENAI_H
+#define PARE_DIALECT_OPENAI_H
+
+#include "dialect/dialect.h"
+
+/* openai_request.c, openai_canonical.c, openai_splice.c: see the members of struct dialect. */
+bool openai_read_request(request_kind kind, const char *body, size_t n, arena *memory, request *out, err *e);
+bool openai_canonical(const request *r, str *out);
+bool openai_write_request(const request *r, const char *model, bool ask_usage, str *out);
+
+/* openai_write.c */
+bool openai_write_answer(request_kind kind, const answer *a, str *out);
+bool openai_write_chunk(request_kind kind, const answer *head, const event *ev, bool first, str *out);
+bool openai_write_usage(request_kind kind, const answer *head, const usage *u, str *out);
+bool openai_write_error(const err *e, int status, str *out);
+
+/* openai_read.c */
+bool openai_read_answer(request_kind kind, const char *body, size_t n, answer *out, err *e);
+bool openai_read_chunk(request_kind kind, const char *data, size_t n, void (*emit)(void *, const event *), void *ctx,
+                       bool *done, err *e);
+
+/* One member of the top level of a JSON object in its own bytes. */
+typedef struct raw_member {
+    const char *key; /* between the quotes, escapes as they stand */
+    size_t      key_len;
+    const char *value;
+    size_t      value_len;
+} raw_member;
+
+/* Walks the members of an object that json_parse has accepted: *at starts at 0; false at the end. */
+bool raw_next(const char *raw, size_t n, size_t *at, raw_member *out);
+bool raw_key_is(const raw_member *m, const char *name); /* escapes in the key are looked through */
+
+/* openai_logprobs.c: log probabilities in the two forms of the API. The neutral form is chat's: an array of
+ * {token, logprob, bytes, top_logprobs}. */
+/* From completions' {tokens, token_logprobs, top_logprobs}; the caller owns the array; NULL: none or no memory. */
+cJSON *logprobs_from_completion(const cJSON *old);
+/* Adds the value of "logprobs" (null when there are none); `offset` is the text's characters before the first token. */
+bool   logprobs_write(request_kind kind, const cJSON *logprobs, size_t offset, str *out);
+
+#endif

@@ -1,0 +1,192 @@
+/* openai_canonical.c - the request as a cache key sees it: the same bytes for every way of writing the same question.
+ *
+ * "chat {...}" or "completion {...}": members sorted, no blanks, numbers in one spelling. Left out is what cannot change
+ * the answer (who asks, how it is delivered, how the provider files it) and what only states the API's default. Nulls
+ * inside messages stay: a chat template can tell a null member from a missing one. Unknown members stay.             */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dialect/openai.h"
+
+typedef enum rule { DROP_ALWAYS, DROP_NUMBER, DROP_FALSE, DROP_EMPTY } rule;
+
+static const struct {
+    const char *name;
+    rule        rule;
+    double      number;
+} defaults[] = {
+    {"best_of", DROP_NUMBER, 1},
+    {"echo", DROP_FALSE, 0},
+    {"frequency_penalty", DROP_NUMBER, 0},
+    {"ignore_eos", DROP_FALSE, 0},
+    {"logit_bias", DROP_EMPTY, 0},
+    {"logprobs", DROP_FALSE, 0},
+    {"max_completion_tokens", DROP_ALWAYS, 0}, /* both are written as max_tokens */
+    {"max_tokens", DROP_ALWAYS, 0},
+    {"metadata", DROP_ALWAYS, 0},
+    {"n", DROP_NUMBER, 1},
+    {"presence_penalty", DROP_NUMBER, 0},
+    {"prompt_cache_key", DROP_ALWAYS, 0},
+    {"safety_identifier", DROP_ALWAYS, 0},
+    {"service_tier", DROP_ALWAYS, 0},
+    {"stop", DROP_EMPTY, 0},
+    {"store", DROP_ALWAYS, 0},
+    {"stream", DROP_ALWAYS, 0},
+    {"stream_options", DROP_ALWAYS, 0},
+    {"suffix", DROP_EMPTY, 0},
+    {"temperature", DROP_NUMBER, 1},
+    {"tools", DROP_EMPTY, 0},
+    {"top_logprobs", DROP_NUMBER, 0},
+    {"top_p", DROP_NUMBER, 1},
+    {"user", DROP_ALWAYS, 0},
+};
+
+static bool dropped(const cJSON *m) {
+    if (cJSON_IsNull(m)) {
+        return true;
+    }
+    for (size_t i = 0; i < sizeof defaults / sizeof defaults[0]; i++) {
+        if (strcmp(m->string, defaults[i].name) != 0) {
+            continue;
+        }
+        switch (defaults[i].rule) {
+        case DROP_ALWAYS:
+            return true;
+        case DROP_NUMBER:
+            return cJSON_IsNumber(m) && m->valuedouble == defaults[i].number;
+        case DROP_FALSE:
+            return cJSON_IsFalse(m);
+        case DROP_EMPTY:
+            return cJSON_IsString(m) ? !m->valuestring[0] : (cJSON_IsArray(m) || cJSON_IsObject(m)) && !m->child;
+        }
+    }
+    return false;
+}
+
+/* ---- values that have more than one spelling ---- */
+
+/* {"type":"text","text":...} with nothing else in it: the text; else NULL. */
+static const cJSON *only_text_part(const cJSON *content) {
+    const cJSON *part = cJSON_IsArray(content) ? content->child : NULL;
+    if (!cJSON_IsObject(part) || part->next) {
+        return NULL;
+    }
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(part, "type");
+    const cJSON *text = cJSON_GetObjectItemCaseSensitive(part, "text");
+    bool         plain = cJSON_IsString(type) && strcmp(type->valuestring, "text") == 0 && cJSON_IsString(text) &&
+                 cJSON_GetArraySize(part) == 2;
+    return plain ? text : NULL;
+}
+
+typedef struct member {
+    const char  *name;
+    const cJSON *value;
+} member;
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const member *)a)->name, ((const member *)b)->name);
+}
+
+static void write_name(const char *name, bool first, str *out) {
+    if (!first) {
+        str_addc(out, ',');
+    }
+    str_jsons(out, name);
+    str_addc(out, ':');
+}
+
+static bool write_message(const cJSON *message, str *out) {
+    const cJSON *text = only_text_part(cJSON_GetObjectItemCaseSensitive(message, "content"));
+    size_t       count = text ? (size_t)cJSON_GetArraySize(message) : 0;
+    member      *members = text ? malloc(count * sizeof *members) : NULL;
+    if (!text) {
+        return json_canonical(message, out);
+    }
+    if (!members) {
+        out->failed = true;
+        return false;
+    }
+    size_t       i = 0;
+    const cJSON *m;
+    cJSON_ArrayForEach(m, message) {
+        members[i++] = (member){m->string, strcmp(m->string, "content") == 0 ? text : m};
+    }
+    qsort(members, count, sizeof *members, by_name);
+    str_addc(out, '{');
+    for (i = 0; i < count; i++) {
+        write_name(members[i].name, i == 0, out);
+        json_canonical(members[i].value, out);
+    }
+    free(members);
+    return str_addc(out, '}');
+}
+
+static bool write_messages(const cJSON *messages, str *out) {
+    str_addc(out, '[');
+    const cJSON *message;
+    cJSON_ArrayForEach(message, messages) {
+        if (message != messages->child) {
+            str_addc(out, ',');
+        }
+        write_message(message, out);
+    }
+    return str_addc(out, ']');
+}
+
+static bool write_value(const request *r, const member *m, str *out) {
+    if (!m->value) {
+        return str_addf(out, "%" PRId64, r->max_tokens);
+    }
+    if (strcmp(m->name, "messages") == 0 && r->kind == REQUEST_CHAT) {
+        return write_messages(m->value, out);
+    }
+    if (strcmp(m->name, "seed") == 0) {
+        return str_addf(out, "%" PRId64, r->seed);
+    }
+    if (strcmp(m->name, "stop") == 0 && cJSON_IsString(m->value)) {
+        str_addc(out, '[');
+        json_canonical(m->value, out);
+        return str_addc(out, ']');
+    }
+    /* One prompt in a list is the prompt by itself. */
+    if (strcmp(m->name, "prompt") == 0 && r->n_prompts == 1 && cJSON_IsArray(m->value) &&
+        !cJSON_IsNumber(m->value->child)) {
+        return json_canonical(m->value->child, out);
+    }
+    return json_canonical(m->value, out);
+}
+
+bool openai_canonical(const request *r, str *out) {
+    member       few[48];
+    member      *members = few;
+    size_t       room = (size_t)cJSON_GetArraySize(r->body) + 1;
+    size_t       count = 0;
+    const cJSON *m;
+    if (room > sizeof few / sizeof few[0]) {
+        members = malloc(room * sizeof *members);
+        if (!members) {
+            out->failed = true;
+            return false;
+        }
+    }
+    cJSON_ArrayForEach(m, r->body) {
+        if (!dropped(m)) {
+            members[count++] = (member){m->string, m};
+        }
+    }
+    if (r->max_tokens >= 0) {
+        members[count++] = (member){"max_tokens", NULL};
+    }
+    qsort(members, count, sizeof *members, by_name);
+    str_reserve(out, r->raw_len + 32);
+    str_adds(out, r->kind == REQUEST_CHAT ? "chat {" : "completion {");
+    for (size_t i = 0; i < count; i++) {
+        write_name(members[i].name, i == 0, out);
+        write_value(r, &members[i], out);
+    }
+    if (members != few) {
+        free(members);
+    }
+    return str_addc(out, '}');
+}

@@ -1,0 +1,252 @@
+/* openai_read.c - what a provider says: a whole answer or one chunk of a stream. Servers that call themselves
+ * compatible differ in small things, so this reads generously: what is absent or odd is taken as not said.           */
+#include <stdlib.h>
+#include <string.h>
+
+#include "dialect/openai.h"
+
+#define MAX_CHOICES 128
+
+static const cJSON *get(const cJSON *object, const char *key) {
+    return cJSON_GetObjectItemCaseSensitive(object, key);
+}
+
+static const char *text_of(const cJSON *object, const char *key) {
+    const cJSON *value = get(object, key);
+    return cJSON_IsString(value) ? value->valuestring : NULL;
+}
+
+static int64_t count_of(const cJSON *object, const char *key) {
+    const cJSON *value = get(object, key);
+    bool         sane = cJSON_IsNumber(value) && value->valuedouble >= 0 && value->valuedouble < 0x1p53;
+    return sane ? (int64_t)value->valuedouble : 0;
+}
+
+static bool read_usage(const cJSON *root, usage *out) {
+    const cJSON *u = get(root, "usage");
+    if (!cJSON_IsObject(u)) {
+        return false;
+    }
+    *out = (usage){.prompt = count_of(u, "prompt_tokens"),
+                   .completion = count_of(u, "completion_tokens"),
+                   .cached = count_of(get(u, "prompt_tokens_details"), "cached_tokens"),
+                   .reasoning = count_of(get(u, "completion_tokens_details"), "reasoning_tokens"),
+                   .known = true};
+    if (out->cached == 0) {
+        out->cached = count_of(u, "prompt_cache_hit_tokens"); /* as DeepSeek says it */
+    }
+    return true;
+}
+
+/* The provider's own sentence, when this is an error and not an answer. */
+static bool refuse_error(const cJSON *root, const char *when, err *e) {
+    const cJSON *error = get(root, "error");
+    if (!error || cJSON_IsNull(error)) {
+        return true;
+    }
+    const char *sentence = cJSON_IsString(error) ? error->valuestring : text_of(error, "message");
+    return err_set(e, ERR_UPSTREAM, "The provider reported an error%s: %.400s", when,
+                   sentence && sentence[0] ? sentence : "it did not say which.");
+}
+
+static int index_of(const cJSON *choice, int otherwise) {
+    const cJSON *index = get(choice, "index");
+    return cJSON_IsNumber(index) ? index->valueint : otherwise;
+}
+
+static cJSON *parse(const char *body, size_t n, const char *what, err *e) {
+    cJSON *root = json_parse(body, n, JSON_MAX_DEPTH, e);
+    if (root && !cJSON_IsObject(root)) {
+        err_set(e, ERR_UPSTREAM, "%s is %s, not a JSON object.", what, json_kind(root));
+        cJSON_Delete(root);
+        return NULL;
+    }
+    if (!root) {
+        err_prefix(e, "%s cannot be read", what);
+        if (e && e->code != ERR_MEMORY) {
+            e->code = ERR_UPSTREAM; /* not the client's fault */
+        }
+    }
+    return root;
+}
+
+/* ---- one choice, whole or a delta, as an event ---- */
+
+static void set_text(const char *text, const char **to, size_t *n) {
+    *to = text;
+    *n = text ? strlen(text) : 0;
+}
+
+/* `owned` takes what must be freed behind the event. */
+static void read_choice(request_kind kind, const cJSON *json, const char *message, event *ev, cJSON **owned) {
+    const cJSON *m = kind == REQUEST_CHAT ? get(json, message) : json;
+    const cJSON *logprobs = get(json, "logprobs");
+    const cJSON *calls = get(m, "tool_calls");
+    set_text(text_of(m, kind == REQUEST_CHAT ? "content" : "text"), &ev->text, &ev->text_len);
+    const char *reasoning = text_of(m, "reasoning_content");
+    set_text(reasoning ? reasoning : text_of(m, "reasoning"), &ev->reasoning, &ev->reasoning_len);
+    set_text(text_of(m, "refusal"), &ev->refusal, &ev->refusal_len);
+    ev->tool_calls = cJSON_IsArray(calls) ? calls : NULL;
+    const char *finish = text_of(json, "finish_reason");
+    ev->finish = finish && finish[0] ? finish : NULL;
+    const cJSON *content = get(logprobs, "content");
+    if (cJSON_IsArray(content)) {
+        ev->logprobs = content;
+    } else if (get(logprobs, "tokens")) {
+        *owned = logprobs_from_completion(logprobs);
+        ev->logprobs = *owned;
+    }
+}
+
+static void read_head(const cJSON *root, event *ev) {
+    ev->kind = EVENT_DELTA;
+    ev->id = text_of(root, "id");
+    ev->model = text_of(root, "model");
+    ev->created = count_of(root, "created");
+}
+
+/* ---- a whole answer ---- */
+
+/* A message's content as a list of parts (some servers): the texts one after another. */
+static bool join_parts(const cJSON *content, str *out) {
+    const cJSON *part;
+    cJSON_ArrayForEach(part, content) {
+        const char *text = text_of(part, "text");
+        if (text) {
+            str_adds(out, text);
+        }
+    }
+    return !out->failed;
+}
+
+static bool read_answer_choice(request_kind kind, const cJSON *json, int position, const event *head, answer *out,
+                               err *e) {
+    event  ev = *head;
+    cJSON *owned = NULL;
+    str    joined = {0};
+    ev.choice = index_of(json, position);
+    read_choice(kind, json, "message", &ev, &owned);
+    const cJSON *content = get(get(json, "message"), "content");
+    if (cJSON_IsArray(content) && join_parts(content, &joined) && joined.data) {
+        ev.text = joined.data;
+        ev.text_len = joined.len;
+    }
+    if (!ev.text && !ev.finish) {
+        ev.text = ""; /* an empty choice is a choice */
+    }
+    /* Deltas of tool calls carry an index, whole calls do not: let them differ by their place. */
+    cJSON *calls = ev.tool_calls ? cJSON_Duplicate(ev.tool_calls, true) : NULL;
+    int    i = 0;
+    cJSON *call;
+    cJSON_ArrayForEach(call, calls) {
+        if (cJSON_IsObject(call)) {
+            cJSON_DeleteItemFromObjectCaseSensitive(call, "index");
+            cJSON_AddNumberToObject(call, "index", i++);
+        }
+    }
+    ev.tool_calls = calls;
+    bool good = answer_add(out, &ev, e);
+    cJSON_Delete(calls);
+    cJSON_Delete(owned);
+    str_free(&joined);
+    return good;
+}
+
+static bool read_choices(request_kind kind, const cJSON *root, answer *out, err *e) {
+    const cJSON *choices = get(root, "choices");
+    if (!refuse_error(root, "", e)) {
+        return false;
+    }
+    if (!cJSON_IsArray(choices) || !choices->child) {
+        return err_set(e, ERR_UPSTREAM, "The provider's answer has no choices: it is not an answer of the OpenAI API.");
+    }
+    event head = {0};
+    read_head(root, &head);
+    usage u;
+    head.usage = read_usage(root, &u) ? &u : NULL;
+    int          position = 0;
+    const cJSON *json;
+    cJSON_ArrayForEach(json, choices) {
+        if (!read_answer_choice(kind, json, position++, &head, out, e)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool openai_read_answer(request_kind kind, const char *body, size_t n, answer *out, err *e) {
+    *out = (answer){0};
+    cJSON *root = parse(body, n, "The provider's answer", e);
+    if (!root) {
+        return false;
+    }
+    bool good = read_choices(kind, root, out, e);
+    cJSON_Delete(root);
+    if (good) {
+        out->raw = malloc(n + 1);
+        good = out->raw || err_set(e, ERR_MEMORY, "Out of memory while reading an answer.");
+    }
+    if (!good) {
+        answer_clear(out);
+        return false;
+    }
+    memcpy(out->raw, body, n);
+    out->raw[n] = '\0';
+    out->raw_len = n;
+    out->raw_dialect = &dialect_openai;
+    return true;
+}
+
+/* ---- one chunk ---- */
+
+static bool is_done(const char *data, size_t n) {
+    while (n > 0 && (data[n - 1] == ' ' || data[n - 1] == '\t')) {
+        n--;
+    }
+    return n == 6 && memcmp(data, "[DONE]", 6) == 0;
+}
+
+static bool emit_chunk(request_kind kind, const cJSON *root, const char *data, size_t n,
+                       void (*emit)(void *, const event *), void *ctx, err *e) {
+    usage        u;
+    bool         has_usage = read_usage(root, &u);
+    event        head = {.raw = data, .raw_len = n, .raw_dialect = &dialect_openai};
+    const cJSON *choices = get(root, "choices");
+    const cJSON *json = cJSON_IsArray(choices) ? choices->child : NULL;
+    read_head(root, &head);
+    if (!json) { /* usage alone, or a frame that only passes through */
+        head.usage = has_usage ? &u : NULL;
+        emit(ctx, &head);
+        return true;
+    }
+    for (int position = 0; json; json = json->next, position++) {
+        event  ev = head;
+        cJSON *owned = NULL;
+        ev.choice = index_of(json, position);
+        if (ev.choice < 0 || ev.choice >= MAX_CHOICES) {
+            return err_set(e, ERR_UPSTREAM, "The provider's stream has a choice with the number %d.", ev.choice);
+        }
+        read_choice(kind, json, "delta", &ev, &owned);
+        ev.usage = has_usage && !json->next ? &u : NULL;
+        emit(ctx, &ev);
+        cJSON_Delete(owned);
+        head.raw = NULL; /* raw_dialect stays: the bytes of this payload have been passed on with its first event */
+        head.raw_len = 0;
+    }
+    return true;
+}
+
+bool openai_read_chunk(request_kind kind, const char *data, size_t n, void (*emit)(void *, const event *), void *ctx,
+                       bool *done, err *e) {
+    *done = is_done(data, n);
+    if (*done) {
+        return true;
+    }
+    cJSON *root = parse(data, n, "A chunk of the provider's stream", e);
+    if (!root) {
+        return false;
+    }
+    bool good = refuse_error(root, " in the middle of the stream", e) && emit_chunk(kind, root, data, n, emit, ctx, e);
+    cJSON_Delete(root);
+    return good;
+}
