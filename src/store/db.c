@@ -1,0 +1,140 @@
+/* db.c - pare.db opened and closed, and the doors to its two threads. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "store/db_parts.h"
+
+#define MAX_PUT_BYTES (64 << 20)
+#define CACHE_LIMIT   (1LL << 30)
+
+/* ---- open, close ---- */
+
+static char *file_of(const char *path) {
+    struct stat at;
+    char       *file = NULL;
+    bool        directory = stat(path, &at) == 0 && S_ISDIR(at.st_mode);
+    return asprintf(&file, "%s%s", path, directory ? "/pare.db" : "") < 0 ? NULL : file;
+}
+
+static bool open_parts(db *d, const char *path, err *e) {
+    d->path = file_of(path);
+    d->ops = queue_new(NULL, NULL);
+    d->asks = queue_new(NULL, NULL);
+    if (!d->path || !d->ops || !d->asks) {
+        return err_set(e, ERR_MEMORY, "Out of memory for the database.");
+    }
+    atomic_init(&d->cache_limit, CACHE_LIMIT);
+    d->connection = db_connect(d->path, true, e);
+    if (!d->connection || !writer_prepare(d, e)) {
+        return false;
+    }
+    d->writing = pthread_create(&d->writer, NULL, writer_run, d) == 0;
+    d->reading = d->writing && pthread_create(&d->reader, NULL, reader_run, d) == 0;
+    return d->reading || err_set(e, ERR_IO, "%s: cannot start the database's threads.", d->path);
+}
+
+db *db_open(const char *path, err *e) {
+    db *d = calloc(1, sizeof *d);
+    if (!d) {
+        err_set(e, ERR_MEMORY, "Out of memory for the database.");
+        return NULL;
+    }
+    if (!open_parts(d, path, e)) {
+        db_close(d);
+        return NULL;
+    }
+    return d;
+}
+
+void db_close(db *d) {
+    if (!d) {
+        return;
+    }
+    atomic_store(&d->closing, true);
+    if (d->reading) {
+        queue_put(d->asks, &d->last_ask);
+        pthread_join(d->reader, NULL);
+    }
+    if (d->writing) {
+        queue_put(d->ops, &d->last_op);
+        pthread_join(d->writer, NULL);
+    }
+    for (int i = 0; i < SQL_COUNT; i++) {
+        sqlite3_finalize(d->sql[i]);
+    }
+    sqlite3_close(d->connection);
+    queue_free(d->ops);
+    queue_free(d->asks);
+    free(d->path);
+    free(d);
+}
+
+/* ---- wishes ---- */
+
+static op *new_op(db *d, op_kind kind) {
+    op *o = malloc(sizeof *o);
+    if (!o) {
+        atomic_fetch_add(kind == OP_LEDGER ? &d->rows_dropped : &d->cache_dropped, 1);
+        log_error("out of memory for a row of the database; it is dropped");
+        return NULL;
+    }
+    o->kind = kind;
+    return o;
+}
+
+void db_ledger(db *d, const ledger_row *row) {
+    op *o = new_op(d, OP_LEDGER);
+    if (o) {
+        o->row = *row;
+        atomic_fetch_add(&d->rows_waiting, 1);
+        queue_put(d->ops, &o->item);
+    }
+}
+
+void db_cache_put(db *d, const cached *e) {
+    if (atomic_load(&d->put_bytes) + (long long)e->len > MAX_PUT_BYTES) {
+        atomic_fetch_add(&d->cache_dropped, 1);
+        return;
+    }
+    op *o = new_op(d, OP_CACHE_PUT);
+    if (o) {
+        o->put = cached_hold(e);
+        atomic_fetch_add(&d->put_bytes, (long long)e->len);
+        queue_put(d->ops, &o->item);
+    }
+}
+
+void db_cache_remove(db *d, const sha256 *key) {
+    op *o = new_op(d, OP_CACHE_REMOVE);
+    if (o) {
+        o->remove = *key;
+        queue_put(d->ops, &o->item);
+    }
+}
+
+void db_cache_purge(db *d, const char *model, const char *space) {
+    op *o = new_op(d, OP_CACHE_PURGE);
+    if (o) {
+        o->purge.any_model = !model;
+        o->purge.any_space = !space;
+        snprintf(o->purge.model, sizeof o->purge.model, "%s", model ? model : "");
+        snprintf(o->purge.space, sizeof o->purge.space, "%s", space ? space : "");
+        queue_put(d->ops, &o->item);
+    }
+}
+
+void db_cache_limit(db *d, int64_t bytes) {
+    atomic_store(&d->cache_limit, bytes);
+}
+
+void db_stats_read(const db *d, db_stats *out) {
+    *out = (db_stats){.rows_written = atomic_load(&d->rows_written),
+                      .rows_waiting = atomic_load(&d->rows_waiting),
+                      .rows_dropped = atomic_load(&d->rows_dropped),
+                      .commits = atomic_load(&d->commits),
+                      .failures = atomic_load(&d->failures),
+                      .cache_dropped = atomic_load(&d->cache_dropped)};
+}

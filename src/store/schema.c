@@ -1,0 +1,164 @@
+/* schema.c - opening pare.db and making its tables. PRAGMA user_version is the schema's number. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "store/db_parts.h"
+
+#define SCHEMA_VERSION 1
+#define APPLICATION_ID 0x70617265 /* "pare" */
+
+/* `bytes` stands in the index of ages so that the cache's size is summed up without touching the bodies. */
+static const char schema_1[] =
+    "CREATE TABLE ledger(id INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, request_id TEXT NOT NULL, key TEXT NOT NULL,"
+    " model TEXT NOT NULL, stage TEXT NOT NULL, backend TEXT NOT NULL, prompt_tokens INTEGER NOT NULL,"
+    " completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, counted INTEGER NOT NULL,"
+    " cost_micro INTEGER NOT NULL, saved_micro INTEGER NOT NULL, queue_us INTEGER NOT NULL, first_us INTEGER NOT NULL,"
+    " total_us INTEGER NOT NULL, stream INTEGER NOT NULL, outcome TEXT NOT NULL, status INTEGER NOT NULL);"
+    "CREATE INDEX ledger_time ON ledger(time_us);"
+    "CREATE TABLE cache(key BLOB PRIMARY KEY NOT NULL, space TEXT NOT NULL, model TEXT NOT NULL,"
+    " created_us INTEGER NOT NULL, expires_us INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,"
+    " completion_tokens INTEGER NOT NULL, bytes INTEGER NOT NULL, body BLOB NOT NULL);"
+    "CREATE INDEX cache_age ON cache(created_us, expires_us, bytes);"
+    "CREATE INDEX cache_expiry ON cache(expires_us);"
+    "PRAGMA application_id = 1885434469;" /* APPLICATION_ID */
+    "PRAGMA user_version = 1;";
+
+bool db_fail(const char *path, sqlite3 *connection, const char *what, err *e) {
+    int         code = connection ? sqlite3_errcode(connection) : SQLITE_NOMEM;
+    const char *reason = connection ? sqlite3_errmsg(connection) : "out of memory";
+    const char *advice = "";
+    err_code    kind = ERR_IO;
+    switch (code & 0xFF) {
+    case SQLITE_NOTADB:
+        advice = " (another kind of file? move it away and start again)";
+        kind = ERR_INVALID;
+        break;
+    case SQLITE_CORRUPT:
+        advice = " (the file is damaged: move it away and start again, or restore a copy)";
+        break;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        advice = " (another program holds it)";
+        kind = ERR_BUSY;
+        break;
+    case SQLITE_FULL:
+        advice = " (make room on the disk)";
+        break;
+    case SQLITE_CANTOPEN:
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+        advice = " (does the directory exist, and may this user write there?)";
+        break;
+    case SQLITE_NOMEM:
+        kind = ERR_MEMORY;
+        break;
+    default:
+        break;
+    }
+    return err_set(e, kind, "%s: cannot %s: %s%s.", path, what, reason, advice);
+}
+
+static bool ask_int(sqlite3 *c, const char *sql, int64_t *out) {
+    sqlite3_stmt *s = NULL;
+    bool          good = sqlite3_prepare_v2(c, sql, -1, &s, NULL) == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW;
+    if (good) {
+        *out = sqlite3_column_int64(s, 0);
+    }
+    sqlite3_finalize(s);
+    return good;
+}
+
+/* Inside BEGIN IMMEDIATE: two processes that start at once make the tables once. */
+static bool make_tables(const char *path, sqlite3 *c, err *e) {
+    int64_t version = 0;
+    int64_t application = 0;
+    int64_t tables = 0;
+    if (!ask_int(c, "PRAGMA user_version", &version) || !ask_int(c, "PRAGMA application_id", &application) ||
+        !ask_int(c, "SELECT count(*) FROM sqlite_master", &tables)) {
+        return db_fail(path, c, "read it", e);
+    }
+    if (application != APPLICATION_ID && (application != 0 || version != 0 || tables != 0)) {
+        return err_set(e, ERR_INVALID, "%s is the database of another program: name another place with --data.", path);
+    }
+    if (version > SCHEMA_VERSION) {
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s was written by a newer pare (schema %lld, this one knows %d): update pare, or name another "
+                       "place with --data.",
+                       path, (long long)version, SCHEMA_VERSION);
+    }
+    if (version < SCHEMA_VERSION && sqlite3_exec(c, schema_1, NULL, NULL, NULL) != SQLITE_OK) {
+        return db_fail(path, c, "make its tables", e);
+    }
+    return true;
+}
+
+static bool check_schema(const char *path, sqlite3 *c, err *e) {
+    int64_t version = 0;
+    if (ask_int(c, "PRAGMA user_version", &version) && version == SCHEMA_VERSION) {
+        int64_t application = 0;
+        if (ask_int(c, "PRAGMA application_id", &application) && application == APPLICATION_ID) {
+            return true; /* the usual case takes no lock */
+        }
+    }
+    if (sqlite3_exec(c, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK) {
+        return db_fail(path, c, "open it", e);
+    }
+    if (!make_tables(path, c, e)) {
+        sqlite3_exec(c, "ROLLBACK", NULL, NULL, NULL);
+        return false;
+    }
+    return sqlite3_exec(c, "COMMIT", NULL, NULL, NULL) == SQLITE_OK || db_fail(path, c, "make its tables", e);
+}
+
+/* The change to WAL does not wait by SQLite's busy handler, so two processes that start at once wait here. */
+static bool use_wal(const char *path, sqlite3 *c, err *e) {
+    int64_t until = clock_us() + DB_BUSY_MS * 1000LL;
+    int     code;
+    while ((code = sqlite3_exec(c, "PRAGMA journal_mode = WAL", NULL, NULL, NULL)) == SQLITE_BUSY &&
+           clock_us() < until) {
+        usleep(20000);
+    }
+    return code == SQLITE_OK || db_fail(path, c, "open it", e);
+}
+
+/* The file holds people's questions: nobody else may read it. SQLite gives its helpers (-wal, -shm) the same mode. A
+ * file that is there is left alone: opening and closing it here would drop the locks this process has on it. */
+static bool make_private(const char *path, err *e) {
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return fd >= 0 || errno == EEXIST || err_set(e, ERR_IO, "%s: cannot make the database: %s.", path, strerror(errno));
+}
+
+sqlite3 *db_connect(const char *path, bool write, err *e) {
+    sqlite3 *c = NULL;
+    int      flags = (write ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY) | SQLITE_OPEN_NOMUTEX;
+    if (write && !make_private(path, e)) {
+        return NULL;
+    }
+    bool good = sqlite3_open_v2(path, &c, flags, NULL) == SQLITE_OK || db_fail(path, c, "open it", e);
+    if (good) {
+        sqlite3_busy_timeout(c, DB_BUSY_MS);
+        /* NORMAL: a commit is in the file system's hands at once and on the disk at the next checkpoint, so a killed
+         * process loses nothing that was committed and a power cut loses the last rows, never the file. */
+        good = sqlite3_exec(c,
+                            "PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;"
+                            "PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -8192;",
+                            NULL, NULL, NULL) == SQLITE_OK ||
+               db_fail(path, c, "set it up", e);
+    }
+    if (good && write) { /* first make sure that the file is ours, then change its journal */
+        good = check_schema(path, c, e) && use_wal(path, c, e);
+    }
+    if (!good) {
+        sqlite3_close(c);
+        return NULL;
+    }
+    return c;
+}
