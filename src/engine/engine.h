@@ -1,0 +1,86 @@
+/* engine.h - a running model: jobs in, text out.
+ *
+ * One scheduler thread an engine; each step serves all running sequences and chunks of waiting prompts. Jobs may be
+ * submitted and cancelled from any thread. Callbacks run on the scheduler's thread: they must be short and never wait.
+ * After a successful submit exactly one `done` comes, cancelled or not.                                             */
+#ifndef PARE_ENGINE_ENGINE_H
+#define PARE_ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "engine/sample.h"
+#include "model/model.h"
+#include "tensor/kernels.h"
+#include "tensor/pool.h"
+
+typedef struct engine     engine;
+typedef struct engine_job engine_job;
+
+typedef struct engine_options {
+    int     sequences;    /* running at once; 0: 16 */
+    int     context;      /* tokens a sequence, prompt and answer; 0: the model's, at most 8192 */
+    int     queue;        /* waiting jobs at most; 0: 1024 */
+    int     step_tokens;  /* most tokens in one step; 0: 256 */
+    kv_type kv;
+} engine_options;
+
+/* The model and the pool outlive the engine. */
+engine *engine_open(const model *m, pool *p, const engine_options *o, err *e);
+void    engine_close(engine *g); /* cancels what runs, waits for its thread */
+int     engine_context(const engine *g);
+
+typedef struct engine_piece { /* one generated token; the one that ends the answer (EOS) comes without a piece */
+    const char    *text;      /* whole characters that no stop string can take back; may be empty */
+    size_t         text_len;
+    const sampled *choice;    /* the token and, where asked for, its alternatives */
+} engine_piece;
+
+typedef enum engine_finish { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR } engine_finish;
+
+typedef struct engine_result {
+    engine_finish finish;
+    const char   *stop_text;         /* the stop string that ended it, or NULL */
+    int           prompt_tokens, completion_tokens, cached_tokens;
+    int64_t       queued_us;         /* submit to first prefill */
+    int64_t       first_us;          /* submit to first token */
+    int64_t       total_us;
+    const char   *text;              /* what was still held back; may be empty */
+    size_t        text_len;
+    const err    *error;             /* FINISH_ERROR */
+} engine_result;
+
+typedef struct engine_request {
+    const int32_t     *tokens; /* copied */
+    int                n_tokens;
+    int                max_tokens; /* < 0: as many as the context holds */
+    bool               ignore_eos;
+    sampling           sampling;
+    const char *const *stop; /* copied; n_stop <= 16 */
+    int                n_stop;
+    bool               fresh_text; /* the answer is a text of its own, as in a chat: SPM's first space is dropped */
+    void (*piece)(void *ctx, const engine_piece *p);
+    void (*done)(void *ctx, const engine_result *r);
+    void *ctx;
+} engine_request;
+
+/* Fails with ERR_INVALID when the prompt is empty, an id is out of range or the prompt leaves no room in the context (the
+ * sentence names both numbers), with ERR_BUSY when the queue is full. The job belongs to the engine: it is gone after
+ * its `done` has returned, and must not be used from then on. */
+engine_job *engine_submit(engine *g, const engine_request *r, err *e);
+/* Safe from any thread as long as `done` has not been called; the caller's own lock keeps that true. */
+void engine_cancel(engine_job *job);
+
+typedef struct engine_stats { /* since the start; read without stopping the engine */
+    int64_t steps, prompt_tokens, completion_tokens, jobs, cancelled;
+    int     running, waiting, sequences;
+    int64_t last_token_us; /* monotonic; 0: none yet */
+    int64_t last_step_us;  /* end of the last step, or when work last came to an idle engine; 0: neither yet */
+    size_t  kv_bytes;
+    int     kv_used_tokens, kv_tokens;
+} engine_stats;
+void engine_stats_read(const engine *g, engine_stats *out);
+
+#endif

@@ -1,0 +1,32 @@
+/* forward.h - one pass of a model over a batch of tokens of any sequences.
+ *
+ * The plain definition of the transformer: reads the model's shape, writes the cache, gives logits. All memory is taken
+ * in forward_new. One thread at a time; the work inside is spread over the pool.                                    */
+#ifndef PARE_ENGINE_FORWARD_H
+#define PARE_ENGINE_FORWARD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "engine/kv.h"
+#include "model/model.h"
+#include "tensor/pool.h"
+
+typedef struct forward forward;
+
+typedef struct forward_token {
+    int32_t id;
+    int     sequence; /* a slot of the kv cache */
+    int     position; /* 0-based in its sequence; tokens of one sequence come in order */
+    bool    logits;   /* wanted for this token */
+} forward_token;
+
+forward *forward_new(const model *m, pool *p, int max_tokens, int max_logits, err *e);
+void     forward_free(forward *f);
+
+/* Ids, slots and positions must be in range (the caller checked them). Returns the logits of the wanted tokens in
+ * order, [wanted][vocab], valid until the next call. Each row has the same bits whatever else is in the batch. */
+const float *forward_run(forward *f, kv_cache *kv, const forward_token *tokens, int n);
+
+#endif
