@@ -1,0 +1,234 @@
+/* local.c - a model of our own as a backend: opening, closing and telling how it is. */
+#include "backend/local.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+
+/* ---- fingerprint ---- */
+
+#define WHOLE_BYTES  (64 << 20) /* files up to here are hashed whole */
+#define HEADER_BYTES (16 << 20) /* of others, this much of the beginning: the metadata and the vocabulary */
+#define SAMPLES      64         /* and so many pieces, evenly spread */
+#define SAMPLE_BYTES 4096
+
+typedef struct bytes_source { /* a file or memory */
+    int         fd;
+    const char *data;
+    uint64_t    size;
+} bytes_source;
+
+static bool add_bytes(sha256_state *s, const bytes_source *from, uint64_t at, uint64_t n) {
+    char buffer[16384];
+    if (from->data) {
+        sha256_add(s, from->data + at, n);
+        return true;
+    }
+    while (n > 0) {
+        size_t  want = n < sizeof(buffer) ? (size_t)n : sizeof(buffer);
+        ssize_t got = pread(from->fd, buffer, want, (off_t)at);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got <= 0) {
+            return false;
+        }
+        sha256_add(s, buffer, (size_t)got);
+        at += (uint64_t)got;
+        n -= (uint64_t)got;
+    }
+    return true;
+}
+
+static bool hash_source(const bytes_source *from, char out[65], err *e) {
+    sha256_state *s = sha256_begin();
+    if (!s) {
+        return err_set(e, ERR_MEMORY, "out of memory for a hash");
+    }
+    uint64_t size = from->size;
+    sha256_add(s, &size, sizeof(size));
+    bool ok = add_bytes(s, from, 0, size <= WHOLE_BYTES ? size : HEADER_BYTES);
+    for (uint64_t i = 0; ok && size > WHOLE_BYTES && i < SAMPLES; i++) {
+        ok = add_bytes(s, from, HEADER_BYTES + (size - HEADER_BYTES - SAMPLE_BYTES) / (SAMPLES - 1) * i, SAMPLE_BYTES);
+    }
+    sha256 sum = sha256_end(s);
+    hex_encode(sum.bytes, sizeof(sum.bytes), out);
+    return ok || err_set(e, ERR_IO, "the model's file cannot be read");
+}
+
+static bool take_fingerprint(local_backend *b, const char *path, const void *data, size_t n, err *e) {
+    bytes_source from = {.fd = -1, .data = data, .size = n};
+    if (data) {
+        return hash_source(&from, b->base.fingerprint, e);
+    }
+    struct stat st;
+    from.fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (from.fd < 0 || fstat(from.fd, &st) != 0) {
+        err_set(e, ERR_IO, "%s cannot be opened: %s", path, strerror(errno));
+        if (from.fd >= 0) {
+            close(from.fd);
+        }
+        return false;
+    }
+    from.size = (uint64_t)st.st_size;
+    bool ok = hash_source(&from, b->base.fingerprint, e);
+    close(from.fd);
+    return ok || err_prefix(e, "%s", path);
+}
+
+/* ---- the worker: makes prompts, which can take milliseconds, off the loops ---- */
+
+static void *work(void *arg) {
+    local_backend *b = arg;
+    for (;;) {
+        queue_item *item = queue_wait_all(b->work, -1);
+        while (item) {
+            queue_item *next = item->next;
+            if (item == &b->last_work) {
+                return NULL;
+            }
+            local_call_prepare(item);
+            item = next;
+        }
+    }
+}
+
+static bool start_worker(local_backend *b, err *e) {
+    b->work = queue_new(NULL, NULL);
+    if (!b->work) {
+        return err_set(e, ERR_MEMORY, "out of memory for a queue");
+    }
+    sigset_t all, before; /* signals belong to the threads that expect them */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&b->worker, NULL, work, b);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    b->started = rc == 0;
+    return b->started || err_set(e, ERR_IO, "cannot start the thread of a local model: %s", strerror(rc));
+}
+
+/* ---- how it is ---- */
+
+#define STUCK_US (60 * 1000000LL) /* work waits and no step has ended for so long */
+
+static bool healthy(backend *base, err *why) {
+    local_backend *b = (local_backend *)base;
+    engine_stats   s;
+    engine_stats_read(b->engine, &s);
+    int64_t quiet = clock_us() - s.last_step_us;
+    if (s.running + s.waiting > 0 && quiet > STUCK_US) {
+        return err_set(why, ERR_TIMEOUT, "%s has %d requests and has made no step for %lld s", base->name,
+                       s.running + s.waiting, (long long)(quiet / 1000000));
+    }
+    return true;
+}
+
+static void label(str *out, const char *text) {
+    for (; *text; text++) {
+        if (*text == '"' || *text == '\\') {
+            str_addc(out, '\\');
+        }
+        str_addc(out, *text == '\n' ? ' ' : *text);
+    }
+}
+
+static bool metrics(backend *base, str *out) {
+    local_backend *b = (local_backend *)base;
+    engine_stats   s;
+    engine_stats_read(b->engine, &s);
+    const struct {
+        const char *name;
+        int64_t     value;
+    } lines[] = {{"steps_total", s.steps},
+                 {"prompt_tokens_total", s.prompt_tokens},
+                 {"completion_tokens_total", s.completion_tokens},
+                 {"jobs_total", s.jobs},
+                 {"running", s.running},
+                 {"waiting", s.waiting},
+                 {"kv_used_tokens", s.kv_used_tokens},
+                 {"kv_tokens", s.kv_tokens}};
+    for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
+        str_addf(out, "pare_engine_%s{model=\"", lines[i].name);
+        label(out, base->name);
+        str_addf(out, "\"} %lld\n", (long long)lines[i].value);
+    }
+    return !out->failed;
+}
+
+/* ---- opening and closing ---- */
+
+static void close_local(backend *base) {
+    local_backend *b = (local_backend *)base;
+    if (b->started) {
+        atomic_store(&b->closing, true); /* calls that still stand in line end as cancelled */
+        queue_put(b->work, &b->last_work);
+        pthread_join(b->worker, NULL);
+    }
+    engine_close(b->engine);
+    queue_free(b->work);
+    guard_close(b->guard);
+    model_close(b->m);
+    free((char *)b->base.name);
+    free(b);
+}
+
+static const backend_ops local_ops = {.kind = "local",
+                                      .start = local_call_start,
+                                      .cancel = local_call_cancel,
+                                      .metrics = metrics,
+                                      .healthy = healthy,
+                                      .close = close_local};
+
+static bool look_at_vocabulary(local_backend *b, err *e) {
+    const tokenizer *t = b->m->tokens;
+    if (!t) {
+        return true;
+    }
+    b->longest_token = 1;
+    for (int id = 0; id < tokenizer_vocab(t); id++) {
+        const char *text = tokenizer_text(t, id);
+        size_t      len = text ? strlen(text) : 0;
+        b->longest_token = len > b->longest_token ? len : b->longest_token;
+    }
+    b->guard = guard_open(t, e);
+    return b->guard != NULL;
+}
+
+static bool open_local(local_backend *b, const char *path, const void *data, size_t n, pool *p, const local_options *o,
+                       err *e) {
+    b->m = model_open(path, data, n, p, e);
+    if (!b->m || !take_fingerprint(b, path, data, n, e) || !look_at_vocabulary(b, e)) {
+        return false;
+    }
+    engine_options options = {0};
+    if (o) {
+        options = (engine_options){
+            .sequences = o->sequences, .context = o->context, .queue = o->queue, .step_tokens = o->step_tokens};
+    }
+    b->engine = engine_open(b->m, p, &options, e);
+    return b->engine && start_worker(b, e);
+}
+
+backend *backend_local(const char *name, const char *path, const void *data, size_t n, struct pool *p,
+                       const local_options *o, err *e) {
+    local_backend *b = calloc(1, sizeof(*b));
+    if (!b || !(b->base.name = strdup(name))) {
+        free(b);
+        err_set(e, ERR_MEMORY, "out of memory for the model %s", name);
+        return NULL;
+    }
+    b->base.ops = &local_ops;
+    if (!open_local(b, path, data, n, p, o, e)) {
+        close_local(&b->base);
+        return NULL;
+    }
+    return &b->base;
+}

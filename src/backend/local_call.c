@@ -1,0 +1,392 @@
+/* local_call.c - one request on its way through the engine.
+ *
+ * Three threads know a call: its loop (start, cancel, events), the worker (prompts, jobs) and the engine's scheduler
+ * (pieces, ends). They meet under the call's lock, held for a few instructions. Text gathers in the choices until the
+ * loop comes for it, so a loop that is behind gets several tokens at once. The call ends on the loop, when the worker
+ * is through with it and no job is open; at that moment nobody else holds it.                                        */
+#include <limits.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/local.h"
+#include "base/hash.h"
+#include "base/utf8.h"
+
+#define LEAST_LOGPROB (-9999.0) /* what OpenAI writes for impossible tokens; JSON has no infinity */
+
+typedef struct local_choice {
+    backend_call        *call;
+    int                  index;
+    token_ids            prompt; /* the worker's, until it is submitted */
+    engine_job          *job;    /* while it may be cancelled */
+    bool                 over;
+    str                  text; /* not fetched by the loop yet */
+    cJSON               *logprobs;
+    const char          *finish;
+    bool                 fresh; /* in call->fresh */
+    struct local_choice *next_fresh;
+    str                  shown; /* the loop's: it swaps it with `text` */
+} local_choice;
+
+struct backend_call {
+    loop_task        task; /* first */
+    queue_item       work; /* in the worker's queue */
+    local_backend   *b;
+    loop            *l;
+    backend_event_fn fn;
+    void            *ctx;
+    const request   *r; /* lives until the final event */
+
+    pthread_mutex_t lock;
+    bool            posted; /* the task is in the loop's mailbox */
+    bool            cancelled;
+    bool            submitted; /* the worker is through */
+    int             open;      /* jobs without their `done` */
+    err             failed;    /* code ERR_NONE: not */
+    usage           used;
+    int64_t         queued_us;
+    local_choice   *fresh; /* choices with something for the loop */
+
+    int          n_choices;
+    local_choice choices[];
+};
+
+/* ---- the loop's side ---- */
+
+static void free_call(backend_call *c) {
+    for (int i = 0; i < c->n_choices; i++) {
+        token_ids_free(&c->choices[i].prompt);
+        str_free(&c->choices[i].text);
+        str_free(&c->choices[i].shown);
+        cJSON_Delete(c->choices[i].logprobs);
+    }
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
+static void end_call(backend_call *c) {
+    event ev = {.kind = EVENT_DONE, .usage = &c->used, .queued_us = c->queued_us};
+    if (c->cancelled) {
+        err_set(&c->failed, ERR_CANCELLED, "the request was cancelled");
+    }
+    if (c->failed.code != ERR_NONE) {
+        ev.kind = EVENT_ERROR;
+        ev.error = &c->failed;
+    }
+    c->used.known = ev.kind == EVENT_DONE || c->used.prompt > 0;
+    c->fn(c->ctx, &ev);
+    free_call(c);
+}
+
+typedef struct fetched { /* what a choice had when the loop came */
+    local_choice *choice;
+    cJSON        *logprobs;
+    const char   *finish;
+} fetched;
+
+/* With the lock held. */
+static bool fetch(backend_call *c, fetched *out) {
+    local_choice *choice = c->fresh;
+    if (!choice) {
+        return false;
+    }
+    c->fresh = choice->next_fresh;
+    choice->fresh = false;
+    str empty = choice->shown;
+    choice->shown = choice->text;
+    choice->text = empty;
+    *out = (fetched){choice, choice->logprobs, choice->finish};
+    choice->logprobs = NULL;
+    choice->finish = NULL;
+    return true;
+}
+
+static void show(backend_call *c, const fetched *f) {
+    local_choice *choice = f->choice;
+    event         ev = {.kind = EVENT_DELTA, .choice = choice->index, .logprobs = f->logprobs, .finish = f->finish};
+    if (choice->shown.len > 0) {
+        ev.text = choice->shown.data;
+        ev.text_len = choice->shown.len;
+    }
+    if (!c->cancelled && (ev.text || ev.logprobs || ev.finish)) { /* only the loop sets `cancelled` */
+        c->fn(c->ctx, &ev);
+    }
+    str_clear(&choice->shown);
+    cJSON_Delete(f->logprobs);
+}
+
+static void on_loop(loop_task *task) {
+    backend_call *c = (backend_call *)task;
+    fetched       f;
+    pthread_mutex_lock(&c->lock);
+    c->posted = false;
+    bool last = c->submitted && c->open == 0;
+    while (fetch(c, &f)) {
+        pthread_mutex_unlock(&c->lock);
+        show(c, &f);
+        pthread_mutex_lock(&c->lock);
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (last) {
+        end_call(c);
+    }
+}
+
+/* ---- the other threads' side; `with the lock held` unless said otherwise ---- */
+
+static void freshen(local_choice *choice) {
+    if (!choice->fresh) {
+        choice->fresh = true;
+        choice->next_fresh = choice->call->fresh;
+        choice->call->fresh = choice;
+    }
+}
+
+/* Unlocks, and lets the loop know. Once it knows, the call may be gone. */
+static void unlock_and_post(backend_call *c) {
+    bool post = !c->posted;
+    c->posted = true;
+    pthread_mutex_unlock(&c->lock);
+    if (post) {
+        loop_post(c->l, &c->task);
+    }
+}
+
+static void cancel_jobs(backend_call *c) {
+    for (int i = 0; i < c->n_choices; i++) {
+        if (c->choices[i].job) {
+            engine_cancel(c->choices[i].job);
+        }
+    }
+}
+
+static void fail(backend_call *c, const err *why) {
+    if (c->failed.code == ERR_NONE) {
+        c->failed = *why;
+    }
+    cancel_jobs(c);
+}
+
+/* ---- log-probabilities, in OpenAI's form ---- */
+
+/* The bytes as text: what is not UTF-8, and NUL, which cJSON's strings cannot hold, becomes U+FFFD. */
+static cJSON *token_string(const char *bytes, size_t n) {
+    str text = {0};
+    str_reserve(&text, 3 * n + 1);
+    for (size_t at = 0; at < n;) {
+        uint32_t cp;
+        char     out[4];
+        at += utf8_decode(bytes + at, n - at, &cp);
+        str_add(&text, out, utf8_encode(cp ? cp : 0xFFFD, out));
+    }
+    cJSON *string = cJSON_CreateString(text.data && text.len ? text.data : "");
+    str_free(&text);
+    return string;
+}
+
+static cJSON *logprob_entry(const model *m, const token_logprob *p) {
+    const char *bytes = "";
+    size_t      n = m->tokens ? tokenizer_piece(m->tokens, p->id, true, &bytes) : 0;
+    cJSON      *entry = cJSON_CreateObject();
+    cJSON_AddItemToObject(entry, "token", token_string(bytes, n));
+    cJSON_AddNumberToObject(entry, "logprob", (double)p->logprob > LEAST_LOGPROB ? (double)p->logprob : LEAST_LOGPROB);
+    cJSON *list = cJSON_AddArrayToObject(entry, "bytes");
+    for (size_t i = 0; i < n; i++) {
+        cJSON_AddItemToArray(list, cJSON_CreateNumber((unsigned char)bytes[i]));
+    }
+    return entry;
+}
+
+static cJSON *logprobs_of(const model *m, const sampled *s) {
+    cJSON *entry = logprob_entry(m, &s->token);
+    cJSON *top = cJSON_AddArrayToObject(entry, "top_logprobs");
+    for (int i = 0; i < s->n_top; i++) {
+        cJSON_AddItemToArray(top, logprob_entry(m, &s->top[i]));
+    }
+    return entry;
+}
+
+/* ---- on the scheduler's thread ---- */
+
+static void on_piece(void *ctx, const engine_piece *p) {
+    local_choice *choice = ctx;
+    backend_call *c = choice->call;
+    cJSON        *logprob = c->r->logprobs ? logprobs_of(c->b->m, p->choice) : NULL;
+    if (p->text_len == 0 && !logprob) {
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    str_add(&choice->text, p->text, p->text_len);
+    if (logprob) {
+        if (!choice->logprobs) {
+            choice->logprobs = cJSON_CreateArray();
+        }
+        if (!cJSON_AddItemToArray(choice->logprobs, logprob)) {
+            cJSON_Delete(logprob);
+        }
+    }
+    freshen(choice);
+    unlock_and_post(c);
+}
+
+static void on_done(void *ctx, const engine_result *r) {
+    local_choice *choice = ctx;
+    backend_call *c = choice->call;
+    pthread_mutex_lock(&c->lock);
+    choice->job = NULL;
+    choice->over = true;
+    str_add(&choice->text, r->text, r->text_len);
+    c->used.prompt += r->prompt_tokens;
+    c->used.completion += r->completion_tokens;
+    c->used.cached += r->cached_tokens;
+    c->queued_us = r->queued_us > c->queued_us ? r->queued_us : c->queued_us;
+    err why = {0};
+    if (r->finish == FINISH_ERROR && r->error) {
+        fail(c, r->error);
+    } else if (r->finish == FINISH_CANCELLED || r->finish == FINISH_ERROR) {
+        err_set(&why, ERR_CANCELLED, "%s stopped before the answer was complete", c->b->base.name);
+        fail(c, &why);
+    } else if (choice->text.failed) {
+        err_set(&why, ERR_MEMORY, "out of memory for the text of an answer");
+        fail(c, &why);
+    } else {
+        choice->finish = r->finish == FINISH_STOP ? "stop" : "length";
+    }
+    freshen(choice);
+    c->open--;
+    unlock_and_post(c);
+}
+
+/* ---- on the worker's thread ---- */
+
+static float in_float(double x) {
+    return (float)x;
+}
+
+static sampling sampling_of(const request *r) {
+    sampling s = {.temperature = in_float(r->temperature),
+                  .top_k = r->top_k > INT_MAX ? INT_MAX : (int)r->top_k,
+                  .top_p = in_float(r->top_p),
+                  .min_p = in_float(r->min_p),
+                  .presence_penalty = in_float(r->presence_penalty),
+                  .frequency_penalty = in_float(r->frequency_penalty),
+                  .repeat_penalty = in_float(r->repeat_penalty),
+                  .seed = (uint64_t)r->seed,
+                  .top_logprobs = r->logprobs ? r->top_logprobs : -1};
+    if (!r->has_seed) {
+        random_bytes(&s.seed, sizeof(s.seed));
+    }
+    return s;
+}
+
+static bool submit(backend_call *c, local_choice *choice, err *e) {
+    const request *r = c->r;
+    engine_request ask = {.tokens = choice->prompt.ids,
+                          .n_tokens = (int)choice->prompt.count,
+                          .max_tokens = r->max_tokens > INT_MAX ? INT_MAX : (int)r->max_tokens,
+                          .ignore_eos = r->ignore_eos,
+                          .sampling = sampling_of(r),
+                          .stop = r->stop,
+                          .n_stop = r->n_stop,
+                          .fresh_text = r->kind == REQUEST_CHAT,
+                          .piece = on_piece,
+                          .done = on_done,
+                          .ctx = choice};
+    pthread_mutex_lock(&c->lock);
+    c->open++; /* before the engine can be done with it */
+    pthread_mutex_unlock(&c->lock);
+    engine_job *job = engine_submit(c->b->engine, &ask, e);
+    pthread_mutex_lock(&c->lock);
+    c->open -= job == NULL;
+    if (job && !choice->over) {
+        choice->job = job;
+        if (c->cancelled || c->failed.code != ERR_NONE) {
+            engine_cancel(job);
+        }
+    }
+    pthread_mutex_unlock(&c->lock);
+    token_ids_free(&choice->prompt);
+    return job != NULL;
+}
+
+static bool wanted(backend_call *c) {
+    pthread_mutex_lock(&c->lock);
+    bool yes = !c->cancelled && c->failed.code == ERR_NONE && !atomic_load(&c->b->closing);
+    pthread_mutex_unlock(&c->lock);
+    return yes;
+}
+
+/* All prompts first: a bad one costs no computation. */
+static bool prepare(backend_call *c, err *e) {
+    for (int i = 0; i < c->n_choices; i++) {
+        if (!wanted(c)) {
+            return err_set(e, ERR_CANCELLED, "%s is shutting down", c->b->base.name);
+        }
+        if (!local_prompt_make(c->b, c->r, i, &c->choices[i].prompt, e)) {
+            return false;
+        }
+    }
+    for (int i = 0; i < c->n_choices && wanted(c); i++) {
+        if (!submit(c, &c->choices[i], e)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void local_call_prepare(queue_item *item) {
+    backend_call *c = (backend_call *)(void *)((char *)item - offsetof(backend_call, work));
+    err           e = {0};
+    bool          ok = prepare(c, &e);
+    pthread_mutex_lock(&c->lock);
+    if (!ok) {
+        fail(c, &e);
+    }
+    c->submitted = true;
+    unlock_and_post(c);
+}
+
+/* ---- backend_ops ---- */
+
+backend_call *local_call_start(backend *b, loop *l, const request *r, const char *model, backend_event_fn fn, void *ctx,
+                               err *e) {
+    (void)model; /* the backend holds one */
+    local_backend *local = (local_backend *)b;
+    int            n = local_prompt_count(r);
+    if (n < 1) {
+        err_set(e, ERR_INVALID, "the request has no prompt");
+        return NULL;
+    }
+    if (r->max_tokens == 0) {
+        err_at(e, ERR_INVALID, "max_tokens", "max_tokens is 0; ask for at least 1 token");
+        return NULL;
+    }
+    backend_call *c = calloc(1, sizeof(*c) + (size_t)n * sizeof(c->choices[0]));
+    if (!c) {
+        err_set(e, ERR_MEMORY, "out of memory for a request");
+        return NULL;
+    }
+    c->task.run = on_loop;
+    c->b = local;
+    c->l = l;
+    c->fn = fn;
+    c->ctx = ctx;
+    c->r = r;
+    c->n_choices = n;
+    pthread_mutex_init(&c->lock, NULL);
+    for (int i = 0; i < n; i++) {
+        c->choices[i].call = c;
+        c->choices[i].index = i;
+    }
+    queue_put(local->work, &c->work);
+    return c;
+}
+
+void local_call_cancel(backend_call *c) {
+    pthread_mutex_lock(&c->lock);
+    c->cancelled = true;
+    cancel_jobs(c);
+    pthread_mutex_unlock(&c->lock);
+}
