@@ -1,0 +1,42 @@
+/* admit.c - who is asking, and is the request valid? Keys come first: a stranger's body is not even read. */
+#include "stage/stage.h"
+
+static stage_verdict unknown_model(exchange *x) {
+    str names = {0};
+    for (int i = 0; i < x->gateway->n_models; i++) {
+        str_addf(&names, "%s\"%s\"", i ? ", " : "", x->gateway->models[i].name);
+        if (names.len > 250) {
+            str_adds(&names, ", ...");
+            break;
+        }
+    }
+    exchange_fail(x, 404, ERR_NOT_FOUND, "model", "The model \"%.100s\" does not exist here. Available: %s.",
+                  x->request.model, names.data && !names.failed ? names.data : "none");
+    str_free(&names);
+    return STAGE_FAILED;
+}
+
+static stage_verdict admit_down(stage *s, exchange *x) {
+    (void)s;
+    x->space = "";
+    if (x->gateway->n_keys > 0) {
+        if (!x->bearer) {
+            return exchange_fail(x, 401, ERR_DENIED, "",
+                                 "No API key. Send it as \"Authorization: Bearer KEY\"; the operator hands out keys.");
+        }
+        x->key = gateway_key(x->gateway, x->bearer);
+        if (!x->key) {
+            return exchange_fail(x, 401, ERR_DENIED, "",
+                                 "This API key is not known here. Check it for a typing error.");
+        }
+        x->space = x->key->space;
+    }
+    if (!x->speaks->read_request(x->kind, x->body, x->body_len, x->memory, &x->request, &x->failed)) {
+        x->status = x->failed.code == ERR_LIMIT ? 413 : 400;
+        return STAGE_FAILED;
+    }
+    x->target = gateway_model(x->gateway, x->request.model);
+    return x->target ? STAGE_NEXT : unknown_model(x);
+}
+
+stage stage_admit = {.name = "admit", .down = admit_down};

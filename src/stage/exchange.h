@@ -1,0 +1,72 @@
+/* exchange.h - one request and its answer, on its way down the stages and back up.
+ *
+ * It lives on one loop; nothing here is thread safe. Its arena holds everything of the request and dies with it. What
+ * a stage saves it says here, in tokens and money; ledger, headers, metrics and dashboard read it from here.        */
+#ifndef PARE_STAGE_EXCHANGE_H
+#define PARE_STAGE_EXCHANGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/backend.h"
+#include "base/arena.h"
+#include "base/loop.h"
+#include "dialect/dialect.h"
+#include "stage/gateway.h"
+#include "store/cache.h"
+
+typedef enum outcome { OUTCOME_OPEN, OUTCOME_OK, OUTCOME_ERROR, OUTCOME_REFUSED, OUTCOME_CANCELLED } outcome;
+
+struct exchange;
+
+/* Where the answer goes; serve/ implements it. Called on the loop. */
+typedef struct exchange_sink {
+    void (*event)(struct exchange *, const event *); /* as it comes, deltas only; for streams */
+    void (*finish)(struct exchange *);               /* once; all is known; x->hit, x->answer or x->failed is set */
+} exchange_sink;
+
+typedef struct exchange {
+    /* set by serve before pipeline_start */
+    arena               *memory;
+    loop                *loop;
+    gateway             *gateway;
+    const dialect       *speaks; /* the client's dialect */
+    request_kind         kind;
+    const char          *body; /* the client's bytes; admit reads them into `request` */
+    size_t               body_len;
+    request              request;
+    char                 id[40]; /* x-request-id */
+    const char          *bearer; /* the client's key as sent; NULL: none. Never logged */
+    bool                 no_cache, no_store;
+    const exchange_sink *sink;
+    void                *client; /* serve's own */
+    int64_t              arrived_us, arrived_wall_us;
+
+    /* set by the stages */
+    const client_key  *key;   /* NULL: keys are not in use */
+    const char        *space; /* namespace of caches */
+    const model_entry *target;
+    backend           *backend; /* route's choice */
+    backend_call      *call;
+    const cached      *hit;    /* a stored answer; released with the exchange */
+    answer             answer; /* assembled as events come */
+    bool               cut;    /* the stream broke or was refused upstream: not to be remembered */
+    err                failed;
+    int                status;     /* HTTP status when failed */
+    char              *error_body; /* the provider's own error body, NULL: none */
+    size_t             error_body_len;
+    const char        *error_type, *retry_after;
+    const char        *answered_stage;  /* "recall.exact", "answer" */
+    char               answered_by[80]; /* "recall.exact", "local:NAME", "remote:NAME" */
+    int64_t            cost_micro, saved_micro;
+    int64_t            queue_us, first_us, done_us; /* first and done: clock_us, 0 not yet */
+    outcome            result;
+
+    /* the pipeline's own */
+    int                    depth;             /* stages entered */
+    bool                   waiting, detached; /* detached: the client has gone, the work goes on for others */
+    void                  *state[8];          /* one a stage: its own memory, by stage index */
+    const struct pipeline *pipeline;
+} exchange;
+
+#endif

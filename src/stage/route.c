@@ -1,0 +1,15 @@
+/* route.c - which backend answers. By the model's name, for now: every model has one backend. */
+#include "stage/stage.h"
+
+static stage_verdict route_down(stage *s, exchange *x) {
+    (void)s;
+    err      why = {0};
+    backend *b = x->target->backend;
+    if (b->ops->healthy && !b->ops->healthy(b, &why)) {
+        return exchange_fail(x, 503, ERR_BUSY, "", "The model \"%s\" cannot answer now: %s", x->target->name, why.text);
+    }
+    x->backend = b;
+    return STAGE_NEXT;
+}
+
+stage stage_route = {.name = "route", .down = route_down};
