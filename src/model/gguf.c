@@ -161,7 +161,7 @@ static bool take_string(cursor *c, gguf_str *out) {
 
 /* A key's or tensor's name: printable ASCII, so that it can stand in a sentence, a log line and a C string. */
 static const char *take_name(cursor *c, size_t most) {
-    gguf_str s;
+    gguf_str s = {0};
     if (!take_string(c, &s))
         return NULL;
     if (s.len == 0 || s.len > most) {

@@ -1,0 +1,216 @@
+/* The split functions against the regular expressions they stand for, run by PCRE2 in the same stages. */
+#include "check.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "base/utf8.h"
+#include "model/tokenizer/chars.h"
+#include "model/tokenizer/split.h"
+
+#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)"
+#define LLAMA3(digits, letters)                                                                                        \
+    "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\\r\\n\\p{L}\\p{N}]?[" letters "]+|\\p{N}" digits         \
+    "| ?[^\\s\\p{N}" letters "]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define UPPER  "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LOWER  "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define ENDING "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?"
+#define GPT4O(digits, ending)                                                                                          \
+    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" ending "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" ending           \
+    "|\\p{N}" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define CJK   "[一-龥\\x{800}-一\\x{AC00}-\\x{D7FF}]+"
+#define BLOOM " ?[^(\\s|.,!?…。，、।۔،)]+"
+
+/* Source: the tokenizer.json of each model, as converters and the reference write them. In deepseek-llm's marks the
+ * range ends begin at U+3001: U+3000 counts as white space first. Its list of cased letters is written as Lu|Ll|Lt,
+ * which is the same for the letters tested here. */
+static const struct {
+    const char *name;
+    const char *stages[7];
+} patterns[] = {
+    {"gpt-2", {GPT2}},
+    {"llama-bpe", {LLAMA3("{1,3}", "\\p{L}")}},
+    {"qwen2", {LLAMA3("", "\\p{L}")}},
+    {"qwen35", {LLAMA3("", "\\p{L}\\p{M}")}},
+    {"starcoder", {"\\p{N}", GPT2}},
+    {"falcon", {"[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2, "[0-9][0-9][0-9]"}},
+    {"", {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
+    {"deepseek-coder", {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", CJK, "\\p{N}"}},
+    {"deepseek-llm",
+     {"[\\r\\n]", "\\s?[\\p{Lu}\\p{Ll}\\p{Lt}]+", "\\s?[!-/:-~！-／：-～‘-‟\\x{3001}-。]+", "\\s+\\z", CJK, "\\p{N}+"}},
+    {"deepseek-v3",
+     {"\\p{N}{1,3}", "[一-龥\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+",
+      "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+      "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
+    {"tekken", {GPT4O("", "")}},
+    {"gpt-4o", {GPT4O("{1,3}", ENDING)}},
+    {"bloom", {BLOOM}},
+    {"viking", {BLOOM, "\\p{N}"}},
+};
+
+typedef struct cuts { /* where the pieces end */
+    size_t at[2048];
+    size_t count;
+} cuts;
+
+static void regex_cut(pcre2_code **stages, const char *text, size_t from, size_t to, cuts *out) {
+    if (!*stages) {
+        out->at[out->count++] = to;
+        return;
+    }
+    pcre2_match_data *m = pcre2_match_data_create_from_pattern(*stages, NULL);
+    /* The part is a text of its own: nothing is looked at before or behind it. */
+    size_t            at = 0, gap = 0, n = to - from;
+    while (at < n && pcre2_match(*stages, (PCRE2_SPTR)text + from, n, at, 0, m, NULL) > 0) {
+        const size_t *place = pcre2_get_ovector_pointer(m);
+        if (gap < place[0]) {
+            regex_cut(stages + 1, text, from + gap, from + place[0], out);
+        }
+        regex_cut(stages + 1, text, from + place[0], from + place[1], out);
+        at = gap = place[1];
+    }
+    if (gap < n) {
+        regex_cut(stages + 1, text, from + gap, to, out);
+    }
+    pcre2_match_data_free(m);
+}
+
+static bool note(void *arg, const uint8_t *word, size_t n) {
+    cuts *out = arg;
+    (void)word;
+    out->at[out->count] = (out->count ? out->at[out->count - 1] : 0) + n;
+    out->count++;
+    return true;
+}
+
+/* Mostly what the expressions tell apart, in every neighbourhood. */
+static size_t random_text(uint64_t *seed, char *out) {
+    static const char *const bits[] = {" ",
+                                       " ",
+                                       " ",
+                                       "\n",
+                                       "\r",
+                                       "\t",
+                                       "\v",
+                                       "\xC2\xA0",
+                                       "\xE3\x80\x80",
+                                       "\xC2\x85",
+                                       "a",
+                                       "b",
+                                       "Z",
+                                       "Q",
+                                       "s",
+                                       "S",
+                                       "'",
+                                       "'",
+                                       "'s",
+                                       "'RE",
+                                       "'ll",
+                                       "'lL",
+                                       "1",
+                                       "2",
+                                       "34",
+                                       "5",
+                                       "Ⅷ",
+                                       "²",
+                                       "१",
+                                       "é",
+                                       "É",
+                                       "ǅ",
+                                       "ʰ",
+                                       "日",
+                                       "本",
+                                       "ア",
+                                       "ぁ",
+                                       "한",
+                                       "ا",
+                                       "ש",
+                                       "\xCC\x81",
+                                       "\xE0\xA4\xBC",
+                                       "!",
+                                       ".",
+                                       "/",
+                                       "/",
+                                       "-",
+                                       "_",
+                                       "$",
+                                       "+",
+                                       "<",
+                                       "^",
+                                       "`",
+                                       "|",
+                                       "~",
+                                       "(",
+                                       "…",
+                                       "。",
+                                       "，",
+                                       "।",
+                                       "‘",
+                                       "！",
+                                       "€",
+                                       "🙂",
+                                       "\x01",
+                                       "\x7F",
+                                       "\xE2\x80\x8B",
+                                       "\xEE\x80\x80"};
+    size_t                   n = 0;
+    for (uint64_t want = test_random(seed) % 40; want > 0; want--) {
+        const char *bit = bits[test_random(seed) % (sizeof(bits) / sizeof(bits[0]))];
+        for (uint64_t times = test_random(seed) % 6 == 0 ? 4 : 1; times > 0; times--) {
+            memcpy(out + n, bit, strlen(bit));
+            n += strlen(bit);
+        }
+    }
+    return n;
+}
+
+static void check_pattern(size_t p) {
+    const split_pattern *s = split_named(patterns[p].name, strlen(patterns[p].name));
+    pcre2_code          *stages[8] = {0};
+    assert_non_null(s);
+    for (int i = 0; patterns[p].stages[i]; i++) {
+        int    code;
+        size_t offset;
+        stages[i] = pcre2_compile((PCRE2_SPTR)patterns[p].stages[i], PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
+                                  &code, &offset, NULL);
+        if (!stages[i]) {
+            fail_msg("%s: expression %d is wrong at %zu", patterns[p].name, i, offset);
+        }
+    }
+    uint64_t seed = p;
+    char     text[1024];
+    for (int k = 0; k < 20000; k++) {
+        cuts   want = {.count = 0}, got = {.count = 0};
+        size_t n = random_text(&seed, text);
+        if (n == 0) {
+            continue;
+        }
+        regex_cut(stages, text, 0, n, &want);
+        assert_true(split_text(s, (const uint8_t *)text, n, note, &got));
+        if (want.count != got.count || memcmp(want.at, got.at, got.count * sizeof(got.at[0])) != 0) {
+            size_t i = 0;
+            while (want.at[i] == got.at[i]) {
+                i++;
+            }
+            size_t from = i ? want.at[i - 1] : 0;
+            fail_msg("\"%s\" cuts \"%.*s\" at %zu after \"%.*s\", the expression at %zu", patterns[p].name, (int)n,
+                     text, got.at[i] - from, (int)from, text, want.at[i] - from);
+        }
+    }
+    for (int i = 0; stages[i]; i++) {
+        pcre2_code_free(stages[i]);
+    }
+}
+
+static void test_patterns(void **state) {
+    (void)state;
+    chars_init();
+    for (size_t p = 0; p < sizeof(patterns) / sizeof(patterns[0]); p++) {
+        check_pattern(p);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_patterns)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
