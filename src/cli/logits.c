@@ -1,0 +1,147 @@
+/* logits.c - `pare logits`: the logits of every position, for checking the engine against others. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "cli/cli.h"
+#include "engine/forward.h"
+#include "engine/kv.h"
+
+#define CHUNK 64
+
+static int run(int argc, char **argv);
+
+const command command_logits = {
+    .name = "logits",
+    .summary = "the logits of every position of given token ids",
+    .run = run,
+    .help =
+        "Usage: pare logits --model FILE --tokens FILE.json --out FILE.f32 [--kv f16|f32] [--threads N]\n\n"
+        "The tokens are one list of ids or a list of lists; each list runs from an empty cache. The output is\n"
+        "little-endian float32 [n_tokens, n_vocab], all positions of the first list, then of the second, and so on.\n\n"
+        "  --model FILE   a GGUF file\n"
+        "  --tokens FILE  JSON; - is standard input\n"
+        "  --out FILE     where the numbers go\n"
+        "  --kv TYPE      f16 (default) or f32, for exact comparison\n"
+        "  --threads N    default one a core\n\n"
+        "Example:\n"
+        "  echo '[[1,2,3],[4,5]]' | pare logits --model m.gguf --tokens - --out logits.f32 --kv f32\n"};
+
+typedef struct job {
+    const model *m;
+    forward     *f;
+    kv_type      type;
+    pool        *p;
+    FILE        *out;
+} job;
+
+static bool run_list(job *j, const cJSON *list, int number, err *e) {
+    int n = cJSON_GetArraySize(list), at = 0;
+    if (n == 0) {
+        return err_set(e, ERR_INVALID, "List %d of the tokens is empty.", number);
+    }
+    kv_cache *kv = kv_open(&j->m->shape, 1, n, j->type, e);
+    if (!kv) {
+        return false;
+    }
+    bool         ok = true;
+    const cJSON *item = list->child;
+    while (ok && at < n) {
+        forward_token batch[CHUNK];
+        int           count = 0;
+        for (; item && count < CHUNK; item = item->next, count++) {
+            double id = cJSON_IsNumber(item) ? item->valuedouble : -1;
+            if (id < 0 || id >= j->m->shape.vocab || id != (double)(int32_t)id) {
+                ok = err_set(e, ERR_INVALID, "Token %d of list %d is not an id from 0 to %d.", at + count, number,
+                             j->m->shape.vocab - 1);
+                break;
+            }
+            batch[count] = (forward_token){.id = (int32_t)id, .position = at + count, .logits = true};
+        }
+        if (ok) {
+            const float *logits = forward_run(j->f, kv, batch, count);
+            size_t       values = (size_t)count * (size_t)j->m->shape.vocab;
+            ok = fwrite(logits, sizeof(float), values, j->out) == values ||
+                 err_set(e, ERR_IO, "The output could not be written; is the disk full?");
+            at += count;
+        }
+    }
+    kv_close(kv);
+    return ok;
+}
+
+static bool run_all(job *j, const cJSON *tokens, err *e) {
+    if (!cJSON_IsArray(tokens) || !tokens->child) {
+        return err_set(e, ERR_INVALID, "The tokens must be a list of ids or a list of lists.");
+    }
+    if (!cJSON_IsArray(tokens->child)) {
+        return run_list(j, tokens, 0, e);
+    }
+    int number = 0;
+    for (const cJSON *list = tokens->child; list; list = list->next, number++) {
+        if (!cJSON_IsArray(list)) {
+            return err_set(e, ERR_INVALID, "Item %d of the tokens is not a list.", number);
+        }
+        if (!run_list(j, list, number, e)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int compute(const char *path, const char *tokens_path, const char *out_path, kv_type type, int threads) {
+    err    e = {0};
+    str    text = {0};
+    job    j = {.type = type};
+    model *m = NULL;
+    cJSON *tokens = NULL;
+    bool   ok = cli_read_file(tokens_path, &text, &e);
+    if (ok) {
+        tokens = json_parse(text.data ? text.data : "", text.len, JSON_MAX_DEPTH, &e);
+        ok = tokens || err_prefix(&e, "%s", tokens_path);
+    }
+    j.p = ok ? pool_new(threads, &e) : NULL;
+    m = j.p ? model_open(path, NULL, 0, j.p, &e) : NULL;
+    j.m = m;
+    j.f = m ? forward_new(m, j.p, CHUNK, CHUNK, &e) : NULL;
+    if (j.f) {
+        j.out = fopen(out_path, "wb");
+        ok = j.out ? run_all(&j, tokens, &e) : err_set(&e, ERR_IO, "%s cannot be written.", out_path);
+        if (j.out && fclose(j.out) != 0 && ok) {
+            ok = err_set(&e, ERR_IO, "%s could not be written; is the disk full?", out_path);
+        }
+    }
+    ok = ok && j.f;
+    forward_free(j.f);
+    model_close(m);
+    if (j.p) {
+        pool_free(j.p);
+    }
+    cJSON_Delete(tokens);
+    str_free(&text);
+    return ok ? EXIT_DONE : cli_fail(&e);
+}
+
+static int run(int argc, char **argv) {
+    const char      *path = NULL, *tokens = NULL, *out = NULL, *kv = "f16";
+    int64_t          threads = 0;
+    bool             helped;
+    int              n_words;
+    const option_row rows[] = {
+        {"--model", OPTION_TEXT, &path}, {"--tokens", OPTION_TEXT, &tokens},          {"--out", OPTION_TEXT, &out},
+        {"--kv", OPTION_TEXT, &kv},      {"--threads", OPTION_INT, &threads, 0, 512}, {0}};
+    if (!cli_options(&command_logits, argc, argv, rows, NULL, 0, &n_words, &helped)) {
+        return EXIT_USAGE;
+    }
+    if (helped) {
+        return EXIT_DONE;
+    }
+    if (!path || !tokens || !out) {
+        return cli_usage(&command_logits, "--model, --tokens and --out are needed.");
+    }
+    if (strcmp(kv, "f16") != 0 && strcmp(kv, "f32") != 0) {
+        return cli_usage(&command_logits, "--kv takes f16 or f32, not \"%s\".", kv);
+    }
+    return compute(path, tokens, out, strcmp(kv, "f32") == 0 ? KV_F32 : KV_F16, (int)threads);
+}
