@@ -33,6 +33,7 @@ test: ## install what the tests need (apt, npm), build and run all tests
 	@$(CTEST) --test-dir build
 
 bench: build ## build and measure; the figures of docs/benchmarks.md
+	@tools/install-deps.sh bench
 	@exec bench/run.sh
 
 install: build ## install to PREFIX (/usr/local) below DESTDIR: program, libpare, header, pkg-config file, man page

@@ -4,7 +4,7 @@ set(pare_objects)
 foreach(name ${pare_rooms})
   list(APPEND pare_objects $<TARGET_OBJECTS:pare_${name}>)
 endforeach()
-set(pare_libraries PkgConfig::LIBEVENT PkgConfig::CJSON PkgConfig::YAML PkgConfig::CRYPTO PkgConfig::PCRE2
+set(pare_libraries PkgConfig::LIBEVENT PkgConfig::CJSON PkgConfig::YAML PkgConfig::CRYPTO
                    PkgConfig::UTF8PROC Threads::Threads m)
 
 add_library(libpare_static STATIC ${pare_objects})
@@ -27,7 +27,7 @@ includedir=\${prefix}/include
 Name: pare
 Description: Language models in a process: load, generate, embed
 Version: @PROJECT_VERSION@
-Requires.private: libevent_core libevent_pthreads libcjson yaml-0.1 libcrypto libpcre2-8 libutf8proc
+Requires.private: libevent_core libevent_pthreads libcjson yaml-0.1 libcrypto libutf8proc
 Libs: -L\${libdir} -lpare
 Libs.private: -lpthread -lm
 Cflags: -I\${includedir}

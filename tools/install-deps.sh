@@ -1,17 +1,25 @@
 #!/bin/sh
 # Installs with apt what is missing, and does nothing (fast) when all is there.
 #
-#   tools/install-deps.sh SET...    sets: build, test, lint, fuzz
+#   tools/install-deps.sh SET...    sets: build, test, lint, fuzz, bench
 set -eu
 
 build="cmake ninja-build gcc libc6-dev pkg-config libevent-dev libssl-dev libcurl4-openssl-dev libcjson-dev
-       libsqlite3-dev libyaml-dev libpcre2-dev libutf8proc-dev libjs-chart.js"
-test="libcmocka-dev sqlite3 curl ca-certificates procps"
-lint="clang-format-14 clang-tidy-14 clang-14 libcmocka-dev"
+       libsqlite3-dev libyaml-dev libutf8proc-dev libjs-chart.js"
+test="libcmocka-dev libpcre2-dev sqlite3 curl ca-certificates procps"
+lint="clang-format-14 clang-tidy-14 clang-14 libcmocka-dev libpcre2-dev"
 fuzz="clang-14 libclang-rt-14-dev"
 
 say() { echo "install-deps: $*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
+
+# Node from elsewhere (nodesource, nvm) is as good, and apt's must not replace it.
+want_node() {
+    if ! have node || ! node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)'; then
+        wanted="$wanted nodejs"
+    fi
+    have npm || wanted="$wanted npm"
+}
 
 wanted=""
 optional=""
@@ -19,20 +27,20 @@ for set in "$@"; do
     case $set in
     build) wanted="$wanted $build" ;;
     lint) wanted="$wanted $lint" ;;
+    bench)
+        wanted="$wanted wrk curl"
+        want_node
+        have nginx || [ -x /usr/sbin/nginx ] || wanted="$wanted nginx-light"
+        ;;
     fuzz) wanted="$wanted $fuzz" ;;
     test)
         wanted="$wanted $test"
-        # Node from elsewhere (nodesource, nvm) is as good, and apt's must not replace it.
-        if ! have node || ! node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)'; then
-            wanted="$wanted nodejs"
-        fi
-        have npm || wanted="$wanted npm"
-        have nginx || [ -x /usr/sbin/nginx ] || wanted="$wanted nginx-light"
+        want_node
         # Ubuntu has Chromium only as a snap, which does not run in containers; the browser test skips without it.
         have chromium || have chromium-browser || have google-chrome || optional="chromium"
         ;;
     *)
-        say "unknown set \"$set\"; known: build, test, lint, fuzz"
+        say "unknown set \"$set\"; known: build, test, lint, fuzz, bench"
         exit 2
         ;;
     esac

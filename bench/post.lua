@@ -1,0 +1,34 @@
+-- wrk: chat requests. `wrk -s post.lua URL -- same` repeats one request, `-- new` makes each one different.
+local thread = 0
+function setup(t)
+  t:set("id", thread)
+  thread = thread + 1
+end
+
+local template = '{"model":"up","messages":[{"role":"system","content":"You are the support desk of a small shop. ' ..
+  'Answer in one or two sentences."},{"role":"user","content":"%s"}],"max_tokens":64,"temperature":0}'
+local headers = { ["Content-Type"] = "application/json" }
+local count = 0
+local fresh = false
+
+function init(args)
+  fresh = args[1] == "new"
+end
+
+function request()
+  count = count + 1
+  local text = fresh and string.format("Where is order %d-%d?", id, count) or "Where is my order?"
+  return wrk.format("POST", nil, headers, string.format(template, text))
+end
+
+function response(status)
+  if status ~= 200 then
+    bad = (bad or 0) + 1
+  end
+end
+
+function done(summary, latency)
+  io.write(string.format("FIGURES %.0f %.3f %.3f %d\n", summary.requests / (summary.duration / 1e6),
+    latency:percentile(50) / 1000, latency:percentile(99) / 1000,
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status + summary.errors.timeout))
+end
