@@ -18,7 +18,7 @@ typedef struct backend_ops {
     const char *kind; /* "local", "remote" */
     backend_call *(*start)(backend *b, loop *l, const request *r, const char *model, backend_event_fn fn, void *ctx,
                            err *e);
-    void (*cancel)(backend_call *call); /* soon: within one token */
+    void (*cancel)(backend_call *call);    /* soon: within one token */
     bool (*metrics)(backend *b, str *out); /* Prometheus lines of its own; may be NULL */
     bool (*healthy)(backend *b, err *why);
     void (*close)(backend *b);
@@ -40,12 +40,12 @@ backend *backend_local(const char *name, const char *path, const void *data, siz
                        const local_options *o, err *e);
 
 typedef struct remote_options {
-    const char *base_url;  /* https://api.example.com/v1 */
-    const char *api_key;   /* NULL: none is sent */
+    const char    *base_url; /* https://api.example.com/v1 */
+    const char    *api_key;  /* NULL: none is sent */
     const dialect *speaks;
-    int64_t connect_us, first_us, between_us, total_us; /* time limits; 0: 10 s, 120 s, 60 s, 600 s */
-    bool    http2;         /* where TLS negotiates it */
-    const char *ca_file;   /* NULL: the system's */
+    int64_t        connect_us, first_us, between_us, total_us; /* time limits; 0: 10 s, 120 s, 60 s, 600 s */
+    bool           http2;                                      /* where TLS negotiates it */
+    const char    *ca_file;                                    /* NULL: the system's */
 } remote_options;
 backend *backend_remote(const char *name, const remote_options *o, err *e);
 

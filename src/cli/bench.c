@@ -193,6 +193,7 @@ static bool with_shape(bench *b, const char *shape, const char *type, err *e) {
     cli_progress_end();
     ok = ok && bench_model(b, e);
     unlink(path);
+    b->path = NULL;
     return ok;
 }
 

@@ -57,7 +57,7 @@ static bool print_line(const tokenizer *t, const char *line, size_t n, encode_op
 
 static bool print_lines(const tokenizer *t, const str *in, encode_options o, err *e) {
     size_t line = 1;
-    for (size_t at = 0; at < in->len; line++) {
+    for (size_t at = 0; in->data && at < in->len; line++) {
         const char *end = memchr(in->data + at, '\n', in->len - at);
         size_t      n = end ? (size_t)(end - (in->data + at)) : in->len - at;
         if (n > 0 && !print_line(t, in->data + at, n, o, e)) {

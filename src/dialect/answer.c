@@ -145,11 +145,12 @@ static bool set_string_once(cJSON *node, const cJSON *value) {
     if (!cJSON_IsString(value) || !node || node->valuestring[0] || !value->valuestring[0]) {
         return true;
     }
-    char *copy = cJSON_malloc(strlen(value->valuestring) + 1);
+    size_t size = strlen(value->valuestring) + 1;
+    char  *copy = cJSON_malloc(size);
     if (!copy) {
         return false;
     }
-    strcpy(copy, value->valuestring);
+    memcpy(copy, value->valuestring, size);
     cJSON_free(node->valuestring);
     node->valuestring = copy;
     return true;
@@ -248,11 +249,14 @@ static int count_nodes(const cJSON *value) {
 static bool add_logprobs(choice *c, const cJSON *more, err *e) {
     if (!c->logprobs) {
         c->logprobs = cJSON_CreateArray();
+        if (!c->logprobs) {
+            return out_of_memory(e);
+        }
     }
     const cJSON *item;
     cJSON_ArrayForEach(item, more) {
         int nodes = count_nodes(item);
-        if (c->logprobs && c->logprobs->valueint > MAX_LOGPROB_NODES - nodes) {
+        if (c->logprobs->valueint > MAX_LOGPROB_NODES - nodes) {
             return err_set(e, ERR_LIMIT, "The answer has more log probabilities than pare keeps.");
         }
         cJSON *copy = cJSON_Duplicate(item, true);

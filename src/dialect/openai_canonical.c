@@ -69,7 +69,7 @@ static bool dropped(const cJSON *m) {
 /* {"type":"text","text":...} with nothing else in it: the text; else NULL. */
 static const cJSON *only_text_part(const cJSON *content) {
     const cJSON *part = cJSON_IsArray(content) ? content->child : NULL;
-    if (!cJSON_IsObject(part) || part->next) {
+    if (!part || !cJSON_IsObject(part) || part->next) {
         return NULL;
     }
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(part, "type");

@@ -17,7 +17,7 @@ static cJSON *bytes_of(const char *token) {
 static cJSON *new_entry(const char *token, const cJSON *logprob) {
     cJSON *entry = cJSON_CreateObject();
     cJSON_AddStringToObject(entry, "token", token);
-    if (cJSON_IsNumber(logprob)) {
+    if (logprob && cJSON_IsNumber(logprob)) {
         cJSON_AddNumberToObject(entry, "logprob", logprob->valuedouble);
     } else {
         cJSON_AddNullToObject(entry, "logprob"); /* the first token of an echoed prompt has none */

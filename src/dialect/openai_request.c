@@ -123,7 +123,7 @@ static bool read_message(const cJSON *json, int i, arena *memory, message *m, er
         return wrong_kind(p.text, "an object with role and content", json, e);
     }
     *m = (message){.json = json, .plain = cJSON_GetArraySize(json) == 2};
-    if (!read_role(json, i, m, e)) {
+    if (!read_role(json, i, m, e) || !m->role) {
         return false;
     }
     const cJSON *content = cJSON_GetObjectItemCaseSensitive(json, "content");
@@ -237,7 +237,7 @@ static bool read_prompts(request *r, arena *memory, err *e) {
         return err_at(e, ERR_INVALID, "prompt",
                       "prompt is missing; a request with messages belongs to /v1/chat/completions.");
     }
-    if (!cJSON_IsString(json) && !cJSON_IsArray(json)) {
+    if (!json || (!cJSON_IsString(json) && !cJSON_IsArray(json))) {
         return wrong_kind("prompt", "a string, an array of strings or token ids", json, e);
     }
     if (count == 0) {
@@ -333,7 +333,7 @@ static bool read_max_tokens(request *r, err *e) {
 static bool read_seed(request *r, err *e) {
     const cJSON *seed = member(r->body, "seed");
     r->has_seed = seed != NULL;
-    if (!cJSON_IsNumber(seed) || fabs(seed->valuedouble) < 0x1p53) {
+    if (!seed || !cJSON_IsNumber(seed) || fabs(seed->valuedouble) < 0x1p53) {
         return json_get_int(r->body, "", "seed", INT64_MIN, INT64_MAX, &r->seed, e);
     }
     size_t     at = 0;

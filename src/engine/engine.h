@@ -20,10 +20,10 @@ typedef struct engine     engine;
 typedef struct engine_job engine_job;
 
 typedef struct engine_options {
-    int     sequences;    /* running at once; 0: 16 */
-    int     context;      /* tokens a sequence, prompt and answer; 0: the model's, at most 8192 */
-    int     queue;        /* waiting jobs at most; 0: 1024 */
-    int     step_tokens;  /* most tokens in one step; 0: 256 */
+    int     sequences;   /* running at once; 0: 16 */
+    int     context;     /* tokens a sequence, prompt and answer; 0: the model's, at most 8192 */
+    int     queue;       /* waiting jobs at most; 0: 1024 */
+    int     step_tokens; /* most tokens in one step; 0: 256 */
     kv_type kv;
 } engine_options;
 
@@ -35,21 +35,21 @@ int     engine_context(const engine *g);
 typedef struct engine_piece { /* one generated token; the one that ends the answer (EOS) comes without a piece */
     const char    *text;      /* whole characters that no stop string can take back; may be empty */
     size_t         text_len;
-    const sampled *choice;    /* the token and, where asked for, its alternatives */
+    const sampled *choice; /* the token and, where asked for, its alternatives */
 } engine_piece;
 
 typedef enum engine_finish { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINISH_ERROR } engine_finish;
 
 typedef struct engine_result {
     engine_finish finish;
-    const char   *stop_text;         /* the stop string that ended it, or NULL */
+    const char   *stop_text; /* the stop string that ended it, or NULL */
     int           prompt_tokens, completion_tokens, cached_tokens;
-    int64_t       queued_us;         /* submit to first prefill */
-    int64_t       first_us;          /* submit to first token */
+    int64_t       queued_us; /* submit to first prefill */
+    int64_t       first_us;  /* submit to first token */
     int64_t       total_us;
-    const char   *text;              /* what was still held back; may be empty */
+    const char   *text; /* what was still held back; may be empty */
     size_t        text_len;
-    const err    *error;             /* FINISH_ERROR */
+    const err    *error; /* FINISH_ERROR */
 } engine_result;
 
 typedef struct engine_request {
@@ -71,7 +71,7 @@ typedef struct engine_request {
  * its `done` has returned, and must not be used from then on. */
 engine_job *engine_submit(engine *g, const engine_request *r, err *e);
 /* Safe from any thread as long as `done` has not been called; the caller's own lock keeps that true. */
-void engine_cancel(engine_job *job);
+void        engine_cancel(engine_job *job);
 
 typedef struct engine_stats { /* since the start; read without stopping the engine */
     int64_t steps, prompt_tokens, completion_tokens, jobs, cancelled;

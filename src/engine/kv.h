@@ -23,7 +23,7 @@ int       kv_context(const kv_cache *kv);
 size_t    kv_bytes(const kv_cache *kv);
 
 /* Stores k and v [kv_heads * head_dim] of one position. */
-void kv_write(kv_cache *kv, int layer, int slot, int position, const float *k, const float *v);
+void        kv_write(kv_cache *kv, int layer, int slot, int position, const float *k, const float *v);
 /* Where position 0 of a head begins; *stride in values. */
 const void *kv_keys(const kv_cache *kv, int layer, int slot, int head, int64_t *stride);
 const void *kv_values(const kv_cache *kv, int layer, int slot, int head, int64_t *stride);

@@ -14,15 +14,15 @@
 #define SAMPLE_MAX_TOP 20
 
 typedef struct sampling {
-    float    temperature;       /* 0: greedy */
-    int      top_k;             /* 0: off */
-    float    top_p;             /* 1: off */
-    float    min_p;             /* 0: off */
-    float    presence_penalty;  /* OpenAI's two, over generated tokens */
+    float    temperature;      /* 0: greedy */
+    int      top_k;            /* 0: off */
+    float    top_p;            /* 1: off */
+    float    min_p;            /* 0: off */
+    float    presence_penalty; /* OpenAI's two, over generated tokens */
     float    frequency_penalty;
-    float    repeat_penalty;    /* 1: off; over prompt and generated tokens */
+    float    repeat_penalty; /* 1: off; over prompt and generated tokens */
     uint64_t seed;
-    int      top_logprobs;      /* alternatives to report; -1: no logprobs at all */
+    int      top_logprobs; /* alternatives to report; -1: no logprobs at all */
 } sampling;
 
 typedef struct token_logprob {
@@ -43,8 +43,8 @@ typedef struct sampler sampler; /* one a running sequence; reused, so that nothi
 sampler *sampler_new(int vocab, err *e);
 void     sampler_free(sampler *s);
 /* Starts a sequence; the prompt counts for repeat_penalty. */
-void sampler_begin(sampler *s, const sampling *how, const int32_t *prompt, int n);
+void     sampler_begin(sampler *s, const sampling *how, const int32_t *prompt, int n);
 /* Chooses and remembers one token. `logits` [vocab] is not changed. */
-void sampler_next(sampler *s, const float *logits, sampled *out);
+void     sampler_next(sampler *s, const float *logits, sampled *out);
 
 #endif

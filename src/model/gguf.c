@@ -575,7 +575,7 @@ static bool load_integer(gguf_kind kind, const uint8_t *p, size_t i, int64_t *ou
     memcpy(&bits, p + i * n, n);
     switch (kind) {
     case GGUF_I8:
-        *out = (int8_t)bits;
+        *out = (int64_t)(bits ^ 0x80) - 0x80; /* extends the sign */
         return true;
     case GGUF_I16:
         *out = (int16_t)bits;

@@ -209,7 +209,7 @@ static bool tensor_bytes(const block_format *format, int dims, const int64_t *sh
 }
 
 void gguf_write_tensor(gguf_writer *w, const char *name, const block_format *format, int dims, const int64_t *shape) {
-    size_t bytes;
+    size_t bytes = 0;
     if (w->streaming)
         fail(w, ERR_INTERNAL, "tensor %s is declared after the first tensor data", name);
     else if (!tensor_bytes(format, dims, shape, &bytes))

@@ -304,7 +304,7 @@ bool synth_write(const char *shape, const block_format *type, uint64_t seed, con
         return false;
     s.memory = arena_new(1 << 16);
     s.values = malloc(PIECE_VALUES * sizeof *s.values);
-    s.blocks = malloc(PIECE_VALUES * sizeof *s.values);
+    s.blocks = malloc((size_t)PIECE_VALUES * 4); /* no type takes more than four bytes a value */
     bool ok = s.memory && s.values && s.blocks;
     if (ok) {
         write_keys(&s);

@@ -182,7 +182,7 @@ static void append(db *d, queue_item *chain, bool *stop) {
 /* Drops the oldest wishes until `most` are left. */
 static void bound(db *d, int64_t most, const char *why) {
     int64_t dropped = 0;
-    for (; d->n_pending > most; d->n_pending--) {
+    for (; d->first && d->n_pending > most; d->n_pending--) {
         op *o = d->first;
         d->first = (op *)o->item.next;
         atomic_fetch_add(o->kind == OP_LEDGER ? &d->rows_dropped : &d->cache_dropped, 1);

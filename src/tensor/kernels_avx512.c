@@ -196,7 +196,7 @@ TILE void int8_panel(block_type type, const uint8_t *w, int cols, const int8_t *
         switch (now) {
 #define WIDTH(N)                                                                                                       \
     case N:                                                                                                            \
-        if (N <= widest)                                                                                               \
+        if ((N) <= widest)                                                                                             \
             int8_tile(type, w, cols, x, xs, xsum, y, ldy, panels, N);                                                  \
         break
             WIDTH(1);

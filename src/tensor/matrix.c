@@ -163,8 +163,10 @@ static void unpack_q8_0(const uint8_t *panel, int r, float *out, int cols) {
         memcpy(&h, panel + 2 * r, sizeof h);
         float          scale = f16_to_f32(h);
         const uint8_t *w = panel + SCALE_BYTES + 4 * r;
-        for (int i = 0; i < BLOCK_INPUTS; i++)
-            out[i] = (float)(w[i / 4 * LINE_BYTES + i % 4] - Q8_0_OFFSET) * scale;
+        for (int i = 0; i < BLOCK_INPUTS; i++) {
+            int line = i / 4, place = i % 4;
+            out[i] = (float)(w[line * LINE_BYTES + place] - Q8_0_OFFSET) * scale;
+        }
     }
 }
 

@@ -11,8 +11,8 @@ static const char *const controls[] = {"<unk>",
                                        "<|im_end|>",
                                        "<|end|>",
                                        "<|end|>x",
-                                       "<\xef\xbd\x9c"
-                                       "end\xef\xbd\x9c>",
+                                       ("<\xef\xbd\x9c"
+                                        "end\xef\xbd\x9c>"),
                                        "\xc2\xa7",
                                        "[INST]",
                                        "[/INST]"};
