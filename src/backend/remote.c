@@ -18,6 +18,7 @@
 #define MAX_IDLE       128
 #define MAX_ANSWER     (64u << 20)
 #define MAX_ERROR_BODY (1u << 20)
+#define LINGER_MS      250 /* for an upstream that has said its end mark and does not end the transfer */
 
 typedef struct remote {
     backend            base;
@@ -27,15 +28,17 @@ typedef struct remote {
     char              *ca_file;
     int64_t            connect_us, first_us, between_us, total_us;
     bool               http2;
-    struct { /* easy handles that rest, by loop: options that never change are set once */
-        CURL *idle[MAX_IDLE];
-        int   count;
+    struct { /* easy handles that rest, by loop: options that never change are set once; and the calls that run */
+        CURL         *idle[MAX_IDLE];
+        int           count;
+        backend_call *running;
     } handles[MAX_LOOPS];
 } remote;
 
 struct backend_call {
     http_transfer    transfer; /* first: libcurl's private pointer */
     loop_task        stop;     /* cancel, outside libcurl's callbacks */
+    backend_call    *next, *prev;
     remote          *of;
     loop            *home;
     http_client     *client;
@@ -49,8 +52,9 @@ struct backend_call {
     sse_reader       sse;
     char             type[96], retry_after[64];
     long             status;
-    bool             heard, streaming, ended, too_large, cancelled, timed_out;
+    bool             heard, streaming, ended, too_large, cancelled, timed_out, lingered;
     int              open_choices, finished_choices;
+    uint64_t         finished[2]; /* bit: the choice has its finish reason; some providers say it twice */
     usage            usage;
     int64_t          begun_us, heard_us;
     err              broken; /* what sse_feed or the dialect found */
@@ -62,8 +66,10 @@ static void count_finishes(backend_call *c, const event *ev) {
     if (ev->choice + 1 > c->open_choices) {
         c->open_choices = ev->choice + 1;
     }
-    if (ev->finish) {
-        c->finished_choices++;
+    if (ev->finish && ev->choice >= 0 && ev->choice < 128) {
+        uint64_t *word = &c->finished[ev->choice / 64], bit = (uint64_t)1 << ev->choice % 64;
+        c->finished_choices += !(*word & bit);
+        *word |= bit;
     }
 }
 
@@ -83,9 +89,17 @@ static void pass_on(void *arg, const event *ev) {
 
 static bool on_payload(void *arg, const char *data, size_t n) {
     backend_call *c = arg;
-    return !c->ended && c->of->speaks->read_chunk(c->request->kind, data, n, pass_on, c, &c->ended, &c->broken)
-               ? true
-               : c->ended && c->broken.code == ERR_NONE; /* whatever follows the end mark is not read */
+    if (c->ended) {
+        return true; /* whatever follows the end mark is not read */
+    }
+    if (!c->of->speaks->read_chunk(c->request->kind, data, n, pass_on, c, &c->ended, &c->broken)) {
+        return false;
+    }
+    if (c->ended) { /* the connection is kept when the transfer ends by itself, which it does at once as a rule */
+        struct timeval tv = {.tv_usec = LINGER_MS * 1000};
+        evtimer_add(c->timer, &tv);
+    }
+    return true;
 }
 
 static bool is_stream(const char *type) {
@@ -150,6 +164,14 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *arg) {
 static void put_away(backend_call *c) {
     remote *r = c->of;
     int     i = loop_index(c->home);
+    if (c->prev) {
+        c->prev->next = c->next;
+    } else if (r->handles[i].running == c) {
+        r->handles[i].running = c->next;
+    }
+    if (c->next) {
+        c->next->prev = c->prev;
+    }
     if (c->easy) {
         if (r->handles[i].count < MAX_IDLE) {
             r->handles[i].idle[r->handles[i].count++] = c->easy;
@@ -171,7 +193,7 @@ static void finish_error(backend_call *c, const err *why, int status) {
     if (c->retry_after[0]) {
         ev.retry_after = c->retry_after;
     }
-    if (c->heard && c->status >= 300 && c->text.len > 0) {
+    if (c->heard && c->status >= 400 && c->text.len > 0) {
         ev.body = c->text.data;
         ev.body_len = c->text.len;
         ev.body_type = c->type[0] ? c->type : "application/json";
@@ -210,9 +232,16 @@ static void finish_whole(backend_call *c) {
     finish_done(c);
 }
 
-/* The sentence for a transfer that libcurl could not finish. */
+/* The sentence for a transfer that libcurl could not finish. What came of an error's body is not handed on: half of it
+ * would be shown as if it were whole. */
 static int explain(backend_call *c, CURLcode result, err *why) {
     const char *name = c->of->name;
+    str_clear(&c->text);
+    if (!c->timed_out && result == CURLE_OPERATION_TIMEDOUT && c->heard) {
+        err_set(why, ERR_TIMEOUT, "%s did not come to the end of its answer in time (%.1f s).", name,
+                (double)(clock_us() - c->begun_us) / 1e6);
+        return 504;
+    }
     if (c->timed_out || result == CURLE_OPERATION_TIMEDOUT) {
         err_set(why, ERR_TIMEOUT, "%s did not %s in time (%.1f s).", name,
                 c->heard ? "go on with its answer" : "answer",
@@ -221,7 +250,9 @@ static int explain(backend_call *c, CURLcode result, err *why) {
     }
     if (c->too_large) {
         err_set(why, ERR_UPSTREAM, "%s sent an answer larger than pare reads.", name);
-    } else if (c->broken.code != ERR_NONE) {
+        return c->status >= 400 ? (int)c->status : 502;
+    }
+    if (c->broken.code != ERR_NONE) {
         *why = c->broken;
         err_prefix(why, "%s", name);
         why->code = ERR_UPSTREAM;
@@ -245,7 +276,9 @@ static void on_done(http_transfer *t, CURLcode result) {
     if (!c->heard && result == CURLE_OK) {
         first_bytes(c);
     }
-    bool whole_stream = c->ended || (c->finished_choices > 0 && c->finished_choices >= c->open_choices);
+    if (result == CURLE_OK && c->streaming && sse_partial(&c->sse)) { /* an end mark without its empty line */
+        sse_feed(&c->sse, "\n\n", 2, on_payload, c, &c->broken);
+    }
     if (c->streaming && c->ended && c->broken.code == ERR_NONE) {
         finish_done(c); /* the end mark came; how the connection closed does not matter */
     } else if (result != CURLE_OK || c->broken.code != ERR_NONE) {
@@ -256,7 +289,7 @@ static void on_done(http_transfer *t, CURLcode result) {
         finish_error(c, &why, c->status >= 400 ? (int)c->status : 502);
     } else if (!c->streaming) {
         finish_whole(c);
-    } else if (whole_stream && !sse_partial(&c->sse)) {
+    } else if (c->finished_choices >= c->open_choices) {
         finish_done(c); /* some providers leave the end mark out after the last finish reason */
     } else {
         err_set(&why, ERR_UPSTREAM, "%s ended its stream in the middle of the answer.", c->of->name);
@@ -268,11 +301,16 @@ static void run_stop(loop_task *task) {
     backend_call *c = (backend_call *)((char *)task - offsetof(backend_call, stop));
     http_client_remove(c->client, c->easy);
     err why = {0};
+    if (c->lingered) {
+        finish_done(c);
+        return;
+    }
     if (c->timed_out) {
         int status = explain(c, CURLE_OPERATION_TIMEDOUT, &why);
         finish_error(c, &why, status);
         return;
     }
+    str_clear(&c->text);
     err_set(&why, ERR_CANCELLED, "The client went away.");
     finish_error(c, &why, 499);
 }
@@ -294,8 +332,16 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
     (void)fd;
     (void)what;
     backend_call *c = arg;
-    int64_t       limit = c->heard ? c->of->between_us : c->of->first_us;
-    int64_t       left = (c->heard ? c->heard_us : c->begun_us) + limit - clock_us();
+    if (c->cancelled) {
+        return;
+    }
+    if (c->ended) {
+        c->lingered = true;
+        stop(c);
+        return;
+    }
+    int64_t limit = c->heard ? c->of->between_us : c->of->first_us;
+    int64_t left = (c->heard ? c->heard_us : c->begun_us) + limit - clock_us();
     if (left <= 0) {
         c->timed_out = true;
         stop(c);
@@ -326,6 +372,9 @@ static CURL *handle_for(remote *r, loop *l) {
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(r->connect_us / 1000));
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(r->total_us / 1000));
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 64L << 10);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* a cancel does not wait for the name resolver's thread */
+#endif
     if (r->http2) {
         curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
     } else {
@@ -372,6 +421,7 @@ static backend_call *remote_start(backend *b, loop *l, const request *q, const c
     }
     *c = (backend_call){
         .transfer.done = on_done, .of = r, .home = l, .client = client, .request = q, .fn = fn, .ctx = ctx};
+    c->open_choices = q->n_prompts > 1 ? q->n_prompts : 1;
     c->begun_us = clock_us();
     c->easy = handle_for(r, l);
     c->timer = evtimer_new(loop_base(l), on_timer, c);
@@ -385,14 +435,24 @@ static backend_call *remote_start(backend *b, loop *l, const request *q, const c
         put_away(c);
         return NULL;
     }
+    c->next = r->handles[loop_index(l)].running;
+    if (c->next) {
+        c->next->prev = c;
+    }
+    r->handles[loop_index(l)].running = c;
     return c;
 }
 
 /* ---- making and ending ---- */
 
+/* The loops have ended by now: what still runs ends without a word. */
 static void remote_close(backend *b) {
     remote *r = (remote *)b;
     for (int i = 0; i < MAX_LOOPS; i++) {
+        while (r->handles[i].running) {
+            http_client_remove(r->handles[i].running->client, r->handles[i].running->easy);
+            put_away(r->handles[i].running);
+        }
         for (int k = 0; k < r->handles[i].count; k++) {
             curl_easy_cleanup(r->handles[i].idle[k]);
         }

@@ -22,7 +22,7 @@ const command command_run = {
         "MODEL is a GGUF file or \"storyteller\", the bundled model. With a PROMPT (or with text piped in) it answers\n"
         "once; without one it chats: a line is a message, an empty line or Ctrl-D ends.\n\n"
         "  --max-tokens N    at most so many tokens an answer\n"
-        "  --temperature T   0 is always the most likely token; default 0.8\n"
+        "  --temperature T   0 is always the most likely token; default 0.6\n"
         "  --top-p P         default 0.95\n"
         "  --seed N          the same seed gives the same answer\n"
         "  --system TEXT     a system message\n"
@@ -239,7 +239,7 @@ static int chat_with(const run_options *o) {
 }
 
 static int run(int argc, char **argv) {
-    run_options      o = {.seed = -1, .temperature = 0.8, .top_p = 0.95};
+    run_options      o = {.seed = -1, .temperature = 0.6, .top_p = 0.95};
     const char      *words[2];
     bool             helped;
     int              n_words;

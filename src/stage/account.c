@@ -1,7 +1,6 @@
 /* account.c - what it cost, what it saved, how long it took: into the counters, the ledger and the live tail.
  *
  * The first stage on the way down, so that it is the last on the way up and sees every exchange, refused ones too.    */
-#include <stdio.h>
 #include <string.h>
 
 #include "stage/counters.h"
@@ -37,8 +36,17 @@ static counted_by who(const exchange *x) {
     return strcmp(x->backend->ops->kind, "local") == 0 ? BY_LOCAL : BY_REMOTE;
 }
 
+/* Cut between two characters, so that what is shown of it stays UTF-8. */
 static void copy(char *to, size_t size, const char *from) {
-    snprintf(to, size, "%s", from ? from : "");
+    size_t n = from ? strlen(from) : 0;
+    if (n >= size) {
+        n = size - 1;
+        while (n > 0 && ((unsigned char)from[n] & 0xC0) == 0x80) {
+            n--;
+        }
+    }
+    memcpy(to, n ? from : "", n);
+    to[n] = '\0';
 }
 
 static const char *word_of(outcome o) {

@@ -1,12 +1,14 @@
 #include "stage/flights.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/map.h"
 
 struct flight {
     loop_task task; /* for `abandoned`, posted to the leader's loop */
+    flights  *all;
     sha256    key;
     loop     *home;
     void (*abandoned)(void *);
@@ -18,8 +20,9 @@ struct flight {
 };
 
 struct flights {
-    pthread_mutex_t lock;
-    map            *by_key; /* SHA-256 -> flight pointer */
+    pthread_mutex_t  lock;
+    map             *by_key; /* SHA-256 -> flight pointer */
+    _Atomic uint64_t landed;
 };
 
 flights *flights_new(void) {
@@ -38,6 +41,12 @@ flights *flights_new(void) {
 
 void flights_free(flights *f) {
     if (f) {
+        size_t      at = 0, n;
+        const void *key;
+        int64_t     left;
+        while (map_next(f->by_key, &at, &key, &n, &left)) { /* their leaders ended with their loop */
+            free((flight *)(intptr_t)left);
+        }
         map_free(f->by_key);
         pthread_mutex_destroy(&f->lock);
         free(f);
@@ -51,7 +60,9 @@ static void run_abandoned(loop_task *t) {
         free(f);
         return;
     }
+    pthread_mutex_lock(&f->all->lock); /* followers that come and go on other loops read it */
     f->posted = false;
+    pthread_mutex_unlock(&f->all->lock);
     f->abandoned(f->ctx);
 }
 
@@ -68,8 +79,12 @@ flight *flight_join(flights *all, const sha256 *key, follower *f, loop *leader_l
         *out_of_memory = true;
         return NULL;
     }
-    *mine = (flight){
-        .task.run = run_abandoned, .key = *key, .home = leader_loop, .abandoned = abandoned, .ctx = leader_ctx};
+    *mine = (flight){.task.run = run_abandoned,
+                     .all = all,
+                     .key = *key,
+                     .home = leader_loop,
+                     .abandoned = abandoned,
+                     .ctx = leader_ctx};
     pthread_mutex_lock(&all->lock);
     int64_t known = 0;
     if (map_get(all->by_key, key->bytes, sizeof key->bytes, &known)) {
@@ -105,6 +120,7 @@ void flight_land(flights *all, flight *f, const cached *result) {
         w->of = NULL; /* flight_leave now answers false */
     }
     f->landed = true;
+    atomic_fetch_add(&all->landed, 1);
     bool posted = f->posted;
     pthread_mutex_unlock(&all->lock);
     while (waiting) {
@@ -151,4 +167,8 @@ bool flight_leave(flights *all, follower *f) {
     }
     pthread_mutex_unlock(&all->lock);
     return true;
+}
+
+uint64_t flights_landed(const flights *all) {
+    return atomic_load(&((flights *)all)->landed);
 }

@@ -6,6 +6,7 @@
 #define PARE_STAGE_FLIGHTS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/hash.h"
 #include "base/loop.h"
@@ -40,5 +41,9 @@ void    flight_land(flights *all, flight *f, const cached *result);
 bool    flight_keep(flights *all, flight *f);
 /* A follower's client is gone. True: it was taken off the list and nothing comes. False: `landed` is on its way. */
 bool    flight_leave(flights *all, follower *f);
+
+/* How many have landed so far. The same number before a look into the cache and after flight_join: none has landed in
+ * between, and a second look would find nothing new. */
+uint64_t flights_landed(const flights *all);
 
 #endif

@@ -19,21 +19,18 @@ typedef struct recall_state {
 } recall_state;
 
 static bool make_key(exchange *x, sha256 *out) {
-    static _Thread_local str text; /* reused: one allocation a thread, not one a request */
-    str_clear(&text);
+    str text = {0};
+    str_reserve(&text, x->body_len + 256);
     /* Each part ends in a NUL, which none of them contains: no two different lists of parts give the same bytes. */
     str_add(&text, x->space, strlen(x->space) + 1);
     str_add(&text, x->target->backend->fingerprint, strlen(x->target->backend->fingerprint) + 1);
     str_add(&text, x->target->upstream, strlen(x->target->upstream) + 1);
-    if (!x->speaks->canonical(&x->request, &text) || text.failed) {
-        str_free(&text);
-        return false;
+    bool good = x->speaks->canonical(&x->request, &text) && !text.failed;
+    if (good) {
+        *out = sha256_of(text.data, text.len);
     }
-    *out = sha256_of(text.data, text.len);
-    if (text.cap > 1 << 20) {
-        str_free(&text); /* one 32 MiB prompt must not keep 32 MiB a thread for ever */
-    }
-    return true;
+    str_free(&text);
+    return good;
 }
 
 static void hit(exchange *x, const cached *found) {
@@ -82,6 +79,7 @@ static stage_verdict recall_down(stage *s, exchange *x) {
     if (!r->keyed) {
         return STAGE_NEXT;
     }
+    uint64_t      landed_before = flights_landed(g->flights);
     int64_t       now = x->arrived_wall_us;
     const cached *found = x->no_cache ? NULL : cache_get(g->cache, &r->key, now);
     if (found) {
@@ -99,7 +97,8 @@ static stage_verdict recall_down(stage *s, exchange *x) {
         return STAGE_WAIT;
     }
     /* Between the look-up and the join another leader may have landed: its answer is in the cache by now. */
-    found = r->leads ? cache_get(g->cache, &r->key, now) : NULL;
+    bool again = r->leads && flights_landed(g->flights) != landed_before;
+    found = again ? cache_get(g->cache, &r->key, now) : NULL;
     if (found) {
         hit(x, found);
         return STAGE_ANSWERED;

@@ -1,0 +1,168 @@
+/* admin.c - the operator's questions: statistics, metrics, the cache. */
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "serve/front.h"
+#include "stage/counters.h"
+
+/* ---- answers that come from the database's reader thread ---- */
+
+typedef struct pending {
+    front                 *front;
+    struct evhttp_request *request; /* NULL once the client has gone */
+} pending;
+
+static void gone(struct evhttp_connection *connection, void *arg) {
+    (void)connection;
+    pending *p = arg;
+    if (request_is_ours(p->request)) {
+        evhttp_request_free(p->request);
+    }
+    p->request = NULL;
+}
+
+static void answered(void *ctx, const str *json, const err *e) {
+    pending *p = ctx;
+    if (p->request) {
+        connection_unwatch(evhttp_request_get_connection(p->request));
+        if (e) {
+            reply_error(p->request, 500, e->code, "", "%s", e->text);
+        } else {
+            reply_json(p->request, 200, json->data, json->len);
+        }
+    }
+    atomic_fetch_sub(&p->front->open, 1);
+    free(p);
+}
+
+static void ask(front *f, struct evhttp_request *r, db_query_fn query, const void *arg, size_t n) {
+    pending *p = calloc(1, sizeof *p);
+    if (!p) {
+        reply_error(r, 500, ERR_MEMORY, "", "Out of memory.");
+        return;
+    }
+    *p = (pending){.front = f, .request = r};
+    atomic_fetch_add(&f->open, 1);
+    connection_watch(evhttp_request_get_connection(r), gone, p);
+    db_ask(f->house->gateway.db, f->loop, query, arg, n, answered, p);
+}
+
+typedef struct window {
+    int64_t now_us, window_us;
+} window;
+
+static bool query_stats(struct sqlite3 *db, const void *arg, str *json, err *e) {
+    const window *w = arg;
+    return ledger_stats(db, w->now_us, w->window_us, json, e);
+}
+
+void admin_stats(front *f, struct evhttp_request *r) {
+    window w = {.now_us = clock_wall_us()};
+    if (query_window(r, &w.window_us)) {
+        ask(f, r, query_stats, &w, sizeof w);
+    }
+}
+
+void admin_metrics(front *f, struct evhttp_request *r) {
+    const gateway *g = &f->house->gateway;
+    str            out = {0};
+    counters_write(g->counters, &out);
+    if (g->cache) {
+        cache_stats c;
+        cache_stats_read(g->cache, &c);
+        str_addf(
+            &out,
+            "# HELP pare_cache_entries Stored answers in memory.\n# TYPE pare_cache_entries gauge\npare_cache_entries "
+            "%zu\n# HELP pare_cache_bytes Memory of the stored answers.\n# TYPE pare_cache_bytes gauge\n"
+            "pare_cache_bytes %zu\n# HELP pare_cache_evicted_total Answers that made room for others.\n"
+            "# TYPE pare_cache_evicted_total counter\npare_cache_evicted_total %lld\n",
+            c.entries, c.bytes, (long long)c.evicted);
+    }
+    db_stats d;
+    db_stats_read(g->db, &d);
+    str_addf(
+        &out,
+        "# HELP pare_ledger_rows_total Ledger rows written.\n# TYPE pare_ledger_rows_total counter\n"
+        "pare_ledger_rows_total %lld\n# HELP pare_ledger_waiting Rows that wait to be written.\n"
+        "# TYPE pare_ledger_waiting gauge\npare_ledger_waiting %lld\n# HELP pare_ledger_failures_total Failed commits, "
+        "retried later.\n# TYPE pare_ledger_failures_total counter\npare_ledger_failures_total %lld\n",
+        (long long)d.rows_written, (long long)d.rows_waiting, (long long)d.failures);
+    for (int i = 0; i < g->n_backends; i++) {
+        if (g->backends[i]->ops->metrics) {
+            g->backends[i]->ops->metrics(g->backends[i], &out);
+        }
+    }
+    if (out.failed) {
+        reply_error(r, 500, ERR_MEMORY, "", "Out of memory.");
+    } else {
+        reply_text(r, 200, "text/plain; version=0.0.4; charset=utf-8", out.data, out.len);
+    }
+    str_free(&out);
+}
+
+/* ---- the cache ---- */
+
+static void purge(front *f, struct evhttp_request *r) {
+    const gateway *g = &f->house->gateway;
+    char           model[128], space[64], key[65];
+    query_found    by_model = query_get(r, "model", model, sizeof model);
+    query_found    by_space = query_get(r, "space", space, sizeof space);
+    query_found    by_key = query_get(r, "key", key, sizeof key);
+    size_t         count = 0;
+    if (by_model == QUERY_UNREADABLE || by_space == QUERY_UNREADABLE || by_key == QUERY_UNREADABLE) {
+        reply_error(r, 400, ERR_INVALID, "", "The query cannot be read; name model, space or key, or nothing for all.");
+        return; /* never all of it by mistake */
+    }
+    if (by_key) {
+        sha256 hash;
+        if (strlen(key) != 64 || !hex_decode(key, hash.bytes, sizeof hash.bytes)) {
+            reply_error(r, 400, ERR_INVALID, "key", "A cache key has 64 hex digits.");
+            return;
+        }
+        count = cache_remove(g->cache, &hash);
+        db_cache_remove(g->db, &hash);
+    } else {
+        count = cache_purge(g->cache, by_model ? model : NULL, by_space ? space : NULL);
+        db_cache_purge(g->db, by_model ? model : NULL, by_space ? space : NULL);
+    }
+    str out = {0};
+    str_addf(&out, "{\"purged\":%zu}", count);
+    reply_json(r, 200, out.data, out.len);
+    str_free(&out);
+}
+
+static bool query_list(struct sqlite3 *db, const void *arg, str *json, err *e) {
+    return db_cache_list(db, *(const int *)arg, json, e);
+}
+
+void admin_cache(front *f, struct evhttp_request *r) {
+    const gateway *g = &f->house->gateway;
+    if (!g->cache) {
+        reply_error(r, 404, ERR_NOT_FOUND, "", "The cache is switched off (cache.enabled in pare.yaml).");
+        return;
+    }
+    if (evhttp_request_get_command(r) == EVHTTP_REQ_DELETE) {
+        purge(f, r);
+        return;
+    }
+    char limit[16];
+    if (query_get(r, "list", limit, sizeof limit) == QUERY_FOUND) {
+        long asked = strtol(limit, NULL, 10);
+        int  n = asked < 1 ? 50 : asked > 10000 ? 10000 : (int)asked;
+        ask(f, r, query_list, &n, sizeof n);
+        return;
+    }
+    cache_stats s;
+    cache_stats_read(g->cache, &s);
+    str out = {0};
+    str_addf(&out,
+             "{\"entries\":%zu,\"bytes\":%zu,\"max_bytes\":%zu,\"hits\":%lld,\"misses\":%lld,\"stored\":%lld,"
+             "\"evicted\":%lld,"
+             "\"expired\":%lld,\"ttl_s\":%lld}",
+             s.entries, s.bytes, s.max_bytes, (long long)s.hits, (long long)s.misses, (long long)s.stored,
+             (long long)s.evicted, (long long)s.expired, (long long)(g->cache_ttl_us / 1000000));
+    reply_json(r, 200, out.data, out.len);
+    str_free(&out);
+}

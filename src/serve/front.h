@@ -1,0 +1,88 @@
+/* front.h - one loop's side of the server, shared by the files of this room. Not for other rooms. */
+#ifndef PARE_SERVE_FRONT_H
+#define PARE_SERVE_FRONT_H
+
+#include <event2/buffer.h>
+#include <event2/http.h>
+#include <stdatomic.h>
+
+#include "serve/house.h"
+
+#define IDLE_S      120        /* a connection without a request is closed; also one that does not take its answer */
+#define UNREAD_READ (64 << 10) /* bytes that may wait behind a running request */
+
+struct live_client;
+struct client;
+
+typedef struct front { /* everything here belongs to its loop */
+    struct server              *server;
+    house                      *house;
+    loop                       *loop;
+    struct evhttp              *http;
+    struct evhttp_bound_socket *listener;
+    struct evbuffer            *scratch; /* for one chunk; empty between uses */
+    str                         text;    /* for one event; its memory is kept */
+    struct client              *clients; /* exchanges that have not finished */
+    struct live_client         *live;    /* open dashboards on this loop */
+    struct event               *live_timer;
+    _Atomic int                 open; /* exchanges whose answer is not out yet, and questions to the database */
+    uint64_t                    next_id;
+} front;
+
+bool   server_draining(const struct server *v);
+double server_uptime(const struct server *v); /* seconds */
+
+/* ---- reply.c: whole answers ---- */
+
+void reply_send(struct evhttp_request *r, int status); /* what is in its output buffer; to HEAD without the body */
+void reply_json(struct evhttp_request *r, int status, const char *text, size_t n);
+void reply_text(struct evhttp_request *r, int status, const char *type, const char *text, size_t n);
+void reply_error(struct evhttp_request *r, int status, err_code code, const char *param, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+const char *reason_of(int status);
+/* The key as sent: Authorization: Bearer KEY or x-api-key: KEY; NULL when there is none. */
+const char *bearer_of(struct evhttp_request *r);
+
+/* A parameter of the query string into out. Unreadable: too long for out, or the query string is malformed. */
+typedef enum query_found { QUERY_ABSENT, QUERY_FOUND, QUERY_UNREADABLE } query_found;
+query_found query_get(struct evhttp_request *r, const char *name, char *out, size_t size);
+/* "window", default 1h; false when it has been answered with 400. */
+bool        query_window(struct evhttp_request *r, int64_t *window_us);
+
+/* The head of an answer whose length is not known yet: 200, with the headers set so far. */
+void reply_start_stream(struct evhttp_request *r);
+
+/* For close callbacks: evhttp has let go of this request, which is ours to free now. Otherwise (evhttp_free) evhttp
+ * frees it behind the callback. */
+bool request_is_ours(struct evhttp_request *r);
+
+/* Takes `connection` over while its request runs: on_close comes when the peer leaves, what it sends meanwhile waits in a
+ * bounded buffer, and no time limit runs. */
+void connection_watch(struct evhttp_connection *connection, void (*on_close)(struct evhttp_connection *, void *),
+                      void                     *arg);
+/* Back to how evhttp reads a request. */
+void connection_unwatch(struct evhttp_connection *connection);
+
+/* ---- client.c: an exchange over HTTP ---- */
+
+void client_begin(front *f, struct evhttp_request *r, request_kind kind);
+void client_stop_all(front *f); /* cancels what runs; the clients are told */
+void client_drop_all(front *f); /* the loop and the backends have ended: frees what is left of the clients */
+
+/* ---- admin.c: what the dashboard and `pare cache` ask ---- */
+
+void admin_stats(front *f, struct evhttp_request *r);
+void admin_cache(front *f, struct evhttp_request *r);
+void admin_metrics(front *f, struct evhttp_request *r);
+
+/* ---- live.c: the dashboard's stream ---- */
+
+void live_begin(front *f, struct evhttp_request *r);
+void live_close_all(front *f);
+void live_row(void *ctx, const ledger_row *row); /* gateway.live */
+
+/* ---- routes.c ---- */
+
+void routes_handle(struct evhttp_request *r, void *arg); /* arg: front */
+
+#endif
