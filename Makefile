@@ -6,7 +6,7 @@ PREFIX       ?= /usr/local
 DESTDIR      ?=
 JOBS         ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
-SOAK_SECONDS ?= 3600
+SOAK_SECONDS ?= 600
 
 CONFIGURE = cmake -S . -G Ninja -Wno-dev --log-level=WARNING
 CTEST     = ctest --output-on-failure -j2
@@ -63,10 +63,14 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (60) under sanitizers (build-fuzz/)
 	@$(CONFIGURE) -B build-fuzz -DPARE_FUZZ=ON -DCMAKE_C_COMPILER=clang-14 >/dev/null
 	@tools/fuzz.sh build-fuzz $(FUZZ_SECONDS) $(JOBS)
 
-soak: ## the sanitizer tests again and again for SOAK_SECONDS (3600), until one fails
-	@$(MAKE) --no-print-directory asan
-	@end=$$(($$(date +%s) + $(SOAK_SECONDS))); \
-	while [ $$(date +%s) -lt $$end ]; do $(CTEST) --test-dir build-asan || exit 1; done
+soak: ## hits, misses, failures and aborts at once for SOAK_SECONDS (600), half of it under ASan, half under TSan
+	@tools/install-deps.sh build test
+	@$(CONFIGURE) -B build-asan -DPARE_ASAN=ON >/dev/null
+	@cmake --build build-asan -j $(JOBS) --target serve_test_soak
+	@PARE_SOAK_SECONDS=$$(($(SOAK_SECONDS) / 2)) ASAN_OPTIONS=quarantine_size_mb=16 build-asan/serve_test_soak
+	@$(CONFIGURE) -B build-tsan -DPARE_TSAN=ON >/dev/null
+	@cmake --build build-tsan -j $(JOBS) --target serve_test_soak
+	@PARE_SOAK_SECONDS=$$(($(SOAK_SECONDS) / 2)) build-tsan/serve_test_soak
 
 clean: ## remove all build folders
 	rm -rf build build-asan build-tsan build-clang build-fuzz

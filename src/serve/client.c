@@ -138,12 +138,11 @@ static void put_event(client *c, const event *ev) {
         return; /* pare asked the provider for it; this client did not */
     }
     c->usage_sent = c->usage_sent || (ev->usage && ev->usage->known);
-    if (ev->raw && ev->raw_dialect == x->speaks) {
-        put_data(c, ev->raw, ev->raw_len);
+    if (ev->raw_dialect && ev->raw_dialect == x->speaks) {
+        if (ev->raw) { /* else a further event of a payload that has been passed on whole */
+            put_data(c, ev->raw, ev->raw_len);
+        }
         return;
-    }
-    if (ev->raw_dialect == x->speaks && ev->raw_dialect) {
-        return; /* a further event of a payload that has been passed on whole */
     }
     str *text = &c->front->text;
     str_clear(text);

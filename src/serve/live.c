@@ -211,13 +211,16 @@ void live_begin(front *f, struct evhttp_request *r) {
 }
 
 void live_close_all(front *f) {
+    if (f->live_timer) {
+        evtimer_del(f->live_timer);
+    }
     while (f->live) {
         live_client *c = f->live;
+        f->live = c->next;
         connection_unwatch(evhttp_request_get_connection(c->request));
         evhttp_send_reply_end(c->request);
         c->request = NULL;
-        unlink_client(c);
-        if (!c->asking) {
+        if (!c->asking) { /* else on_stats frees it */
             free(c);
         }
     }

@@ -136,10 +136,7 @@ static bool is(struct evhttp_request *r, int allowed) {
     if (method & allowed) {
         return true;
     }
-    char allow[32] = "";
-    strcat(allow, allowed & GET ? "GET, HEAD" : "");
-    strcat(allow, allowed & POST ? "POST" : "");
-    strcat(allow, allowed & DELETE ? ", DELETE" : "");
+    const char *allow = allowed & POST ? "POST" : allowed & DELETE ? "GET, HEAD, DELETE" : "GET, HEAD";
     evhttp_add_header(evhttp_request_get_output_headers(r), "Allow", allow);
     reply_error(r, 405, ERR_UNSUPPORTED, "", "This path does not take that method; allowed: %s.", allow);
     return false;

@@ -72,13 +72,16 @@ static int open_socket(const struct addrinfo *ai) {
 }
 
 static int port_of(int fd) {
-    struct sockaddr_storage a;
-    socklen_t               n = sizeof a;
-    if (getsockname(fd, (struct sockaddr *)&a, &n) != 0) {
+    union {
+        struct sockaddr     any;
+        struct sockaddr_in  v4;
+        struct sockaddr_in6 v6;
+    } a = {.v6 = {0}};
+    socklen_t n = sizeof a;
+    if (getsockname(fd, &a.any, &n) != 0) {
         return 0;
     }
-    return ntohs(a.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&a)->sin6_port
-                                         : ((struct sockaddr_in *)&a)->sin_port);
+    return ntohs(a.any.sa_family == AF_INET6 ? a.v6.sin6_port : a.v4.sin_port);
 }
 
 /* SO_REUSEPORT would let a second pare of the same user share the port silently: look first without it. */

@@ -32,7 +32,8 @@ static stage_verdict admit_down(stage *s, exchange *x) {
         x->space = x->key->space;
     }
     if (!x->speaks->read_request(x->kind, x->body, x->body_len, x->memory, &x->request, &x->failed)) {
-        x->status = 400; /* also what is too deep or too many: 413 is said of a body's bytes, before this */
+        /* 400 also for what is too deep or too many: 413 is said of a body's bytes, before this. */
+        x->status = x->failed.code == ERR_MEMORY ? 500 : 400;
         return STAGE_FAILED;
     }
     x->target = gateway_model(x->gateway, x->request.model);

@@ -22,6 +22,7 @@ typedef struct bed {
     server   *server;
     upstream  up;
     int       port;
+    bool      with_model; /* the bundled one besides; set before bed_open */
 } bed;
 
 /* Waits for `condition`, at most 10 seconds (sanitizers are slow); the assertion behind it tells. */
@@ -35,11 +36,11 @@ static inline void bed_write_config(const bed *b, const char *path, const char *
     assert_non_null(f);
     fprintf(f,
             "listen: 127.0.0.1:0\ndata: %s\nloops: 2\nthreads: 1\nlog: {level: off}\n"
-            "models:\n  m: {backend: up, model: gpt}\n"
+            "models:\n  m: {backend: up, model: gpt}\n%s"
             "prices:\n  gpt: {input: 1, output: 2}\n"
             "backends:\n  up:\n    base_url: http://127.0.0.1:%d/v1\n"
             "    timeouts: {connect: 2s, first: 1500ms, between: 1s, total: 4s}\n%s",
-            b->dir, b->up.port, more);
+            b->dir, b->with_model ? "  storyteller: {file: bundled}\n" : "", b->up.port, more);
     fclose(f);
 }
 
@@ -47,7 +48,7 @@ static inline void bed_write_config(const bed *b, const char *path, const char *
 static inline void bed_open_with(bed *b, const script *scripts, const char *more) {
     err  e = {0};
     char path[128];
-    *b = (bed){.dir = "/tmp/pare-serve-XXXXXX"};
+    *b = (bed){.dir = "/tmp/pare-serve-XXXXXX", .with_model = b->with_model};
     signal(SIGPIPE, SIG_IGN);
     log_setup(LOG_OFF, false);
     assert_non_null(mkdtemp(b->dir));

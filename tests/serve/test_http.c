@@ -75,8 +75,8 @@ static void test_methods(void **state) {
 /* The head of a GET, no body, and the connection goes on. */
 static void test_head(void **state) {
     (void)state;
-    static const char *const paths[] = {"/health", "/v1/models", "/metrics", "/", "/api/stats", "/api/live",
-                                        "/api/cache"};
+    static const char *const paths[] = {"/health",    "/v1/models", "/metrics",  "/",
+                                        "/api/stats", "/api/live",  "/api/cache"};
     int                      fd = client_connect(the.port);
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         char text[256];
@@ -192,9 +192,9 @@ static void test_large_behind_small(void **state) {
 
 static void test_chunked_body(void **state) {
     (void)state;
-    char  body[256];
-    str   out = {0};
-    int   fd = client_connect(the.port);
+    char body[256];
+    str  out = {0};
+    int  fd = client_connect(the.port);
     chat_body(body, sizeof body, "whole", "chunked", false);
     str_adds(&out, "POST " CHAT " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
     for (size_t i = 0; body[i]; i += 10) {
@@ -238,8 +238,8 @@ static void test_expect(void **state) {
     char body[256], text[512];
     int  fd = client_connect(the.port);
     chat_body(body, sizeof body, "whole", "expect", false);
-    snprintf(text, sizeof text, "POST " CHAT " HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %zu\r\n\r\n",
-             strlen(body));
+    snprintf(text, sizeof text,
+             "POST " CHAT " HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %zu\r\n\r\n", strlen(body));
     for (int i = 0; i < 2; i++) {
         str in = {0};
         say(fd, text);
@@ -284,7 +284,7 @@ static void test_large_headers(void **state) {
         size_t n = i ? 100000 : 40000;
         int    at = snprintf(text, sizeof text, "GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ");
         memset(text + at, 'a', n);
-        strcpy(text + (size_t)at + n, "\r\n\r\n");
+        memcpy(text + (size_t)at + n, "\r\n\r\n", 5);
         raw(text);
         if (i == 0) {
             assert_int_equal(r.status, 200);
@@ -297,7 +297,8 @@ static void test_large_headers(void **state) {
 /* Nothing that a client or a provider says becomes a header line of its own. */
 static void test_no_header_injection(void **state) {
     (void)state;
-    post(the.port, CHAT, "", "{\"model\":\"x\\r\\nX-Evil: 1\\r\\n\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}", &r);
+    post(the.port, CHAT, "",
+         "{\"model\":\"x\\r\\nX-Evil: 1\\r\\n\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}", &r);
     assert_int_equal(r.status, 404);
     assert_null(strstr(r.head.data, "X-Evil"));
     raw("GET /nothing%0d%0aX-Evil:%201 HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -393,8 +394,8 @@ static void test_purge(void **state) {
 
 static void test_windows(void **state) {
     (void)state;
-    static const char *const wrong[] = {"soon", "", "-1h", "0s", "9999999999999999d", "1h1h",
-                                        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    static const char *const wrong[] = {
+        "soon", "", "-1h", "0s", "9999999999999999d", "1h1h", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         char path[256];
         snprintf(path, sizeof path, "/api/stats?window=%s", wrong[i]);
@@ -412,10 +413,20 @@ static void test_windows(void **state) {
 
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, open_bed, close_bed)
-    const struct CMUnitTest tests[] = {
-        T(test_methods), T(test_head), T(test_old_clients), T(test_keep_alive), T(test_pipelining),
-        T(test_large_behind_small), T(test_chunked_body), T(test_no_body), T(test_expect), T(test_large_bodies),
-        T(test_large_headers), T(test_no_header_injection), T(test_purge), T(test_windows),
-        cmocka_unit_test_setup_teardown(test_keys, open_bed_with_keys, close_bed)};
+    const struct CMUnitTest tests[] = {T(test_methods),
+                                       T(test_head),
+                                       T(test_old_clients),
+                                       T(test_keep_alive),
+                                       T(test_pipelining),
+                                       T(test_large_behind_small),
+                                       T(test_chunked_body),
+                                       T(test_no_body),
+                                       T(test_expect),
+                                       T(test_large_bodies),
+                                       T(test_large_headers),
+                                       T(test_no_header_injection),
+                                       T(test_purge),
+                                       T(test_windows),
+                                       cmocka_unit_test_setup_teardown(test_keys, open_bed_with_keys, close_bed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,8 +3,8 @@
 #include "bed.h"
 
 static void run_pour(upstream *u, int fd) { /* as fast as it can */
-    char  *big = malloc(60001);
-    str    event = {0};
+    char *big = malloc(60001);
+    str   event = {0};
     memset(big, 'x', 60000);
     big[60000] = '\0';
     str_addf(&event, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"%s\"}}]}\n\n", big);
@@ -90,10 +90,14 @@ static int64_t rows_with(const char *outcome) {
 
 static void test_before_the_body(void **state) {
     (void)state;
-    static const char *const parts[] = {"", "PO", "POST " CHAT " HTTP/1.1\r\n", "POST " CHAT " HTTP/1.1\r\nHost: x\r\nContent-",
+    static const char *const parts[] = {"",
+                                        "PO",
+                                        "POST " CHAT " HTTP/1.1\r\n",
+                                        "POST " CHAT " HTTP/1.1\r\nHost: x\r\nContent-",
                                         "POST " CHAT " HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n",
                                         "POST " CHAT " HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{\"model\":",
-                                        "POST " CHAT " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"m"};
+                                        "POST " CHAT
+                                        " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"m"};
     for (size_t i = 0; i < 2 * sizeof parts / sizeof parts[0]; i++) {
         int fd = client_connect(the.port);
         say(fd, parts[i / 2]);
@@ -153,8 +157,9 @@ static void test_mid_stream(void **state) {
     assert_int_equal(rows_with("cancelled"), 6);
     assert_int_equal(rows_with("ok"), 2);
     assert_int_equal(ledger_number(&the, "SELECT count(*) FROM cache"), 2);
-    assert_int_equal(ledger_number(&the, "SELECT count(*) FROM ledger WHERE outcome='cancelled' AND completion_tokens=0"),
-                     0); /* half an answer was made and will be on the invoice */
+    assert_int_equal(
+        ledger_number(&the, "SELECT count(*) FROM ledger WHERE outcome='cancelled' AND completion_tokens=0"),
+        0); /* half an answer was made and will be on the invoice */
 }
 
 /* Gone before, while and after the answer goes out. */
@@ -381,6 +386,30 @@ static void test_end_at_once(void **state) {
     assert_int_equal(ledger_number(&the, "SELECT count(*) FROM ledger"), 4);
 }
 
+/* Connections between requests and in the middle of one. */
+static void test_end_with_idle_connections(void **state) {
+    (void)state;
+    static const char *const parts[] = {"", "GET /he", "GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+                                        "POST " CHAT
+                                        " HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n{\"model\":"};
+    enum { N = 2 * sizeof parts / sizeof parts[0] };
+    int   fd[N];
+    char *much = calloc(1, 1 << 20);
+    for (int i = 0; i < N; i++) {
+        fd[i] = client_connect(the.port);
+        say(fd[i], parts[i / 2]);
+        if (i == N - 1) {
+            send_all(fd[i], much, 1 << 20);
+        }
+    }
+    free(much);
+    nap(20);
+    bed_stop(&the, 1000000);
+    for (int i = 0; i < N; i++) {
+        close(fd[i]);
+    }
+}
+
 static void test_end_without_a_word(void **state) {
     (void)state;
     end_at_once(-1);
@@ -400,6 +429,7 @@ int main(void) {
                                        T(test_end_with_questions),
                                        T(test_end_with_exchanges),
                                        T(test_end_at_once),
+                                       T(test_end_with_idle_connections),
                                        T(test_end_without_a_word)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* Providers that answer well, badly or not at all: what the client gets, what is remembered, what the ledger says. */
 #include "bed.h"
 
-#define GZIP "\x1f\x8b\x08\x01\x02\x03\x04\x05 not what was asked for"
+#define GZIP       "\x1f\x8b\x08\x01\x02\x03\x04\x05 not what was asked for"
 #define SAYS(text) "{\"error\":{\"message\":\"" text "\",\"type\":\"t\",\"code\":null}}"
 
 /* An answer of `mebi` MiB of one byte, by close. */
@@ -45,13 +45,15 @@ static const script scripts[] = {
     {"stream", SSE_HEAD, GOOD_STREAM, CHUNKED, KEEP, NULL},
     {"crlf", SSE_HEAD "; charset=utf-8",
      "data: " DELTA("hel") "\r\n\r\ndata:" DELTA("lo") "\r\n\r\n: ping\r\n\r\ndata: " END_DELTA
-                           "\r\n\r\ndata: [DONE]\r\n\r\n",
+                                                       "\r\n\r\ndata: [DONE]\r\n\r\n",
      CHUNKED, KEEP, NULL},
     {"cr", SSE_HEAD, "data: " DELTA("hel") "\r\rdata: " DELTA("lo") "\r\rdata: " END_DELTA "\r\rdata: [DONE]\r\r",
      BY_CLOSE, CLOSE, NULL},
     {"bytewise", NULL, NULL, RAW, CLOSE, run_bytewise},
-    {"early_hints", "HTTP/1.1 103 Early Hints\r\nContent-Type: text/html\r\n\r\nHTTP/1.1 " JSON_HEAD
-                    "\r\nConnection: close\r\n\r\n" WHOLE, NULL, RAW, CLOSE, NULL},
+    {"early_hints",
+     "HTTP/1.1 103 Early Hints\r\nContent-Type: text/html\r\n\r\nHTTP/1.1 " JSON_HEAD
+     "\r\nConnection: close\r\n\r\n" WHOLE,
+     NULL, RAW, CLOSE, NULL},
     {"no_done", SSE_HEAD, EVENT(DELTA("hello")) EVENT(END_DELTA), BY_CLOSE, CLOSE, NULL},
     {"done_unended", SSE_HEAD, EVENT(DELTA("hello")) EVENT(END_DELTA) "data: [DONE]", BY_CLOSE, CLOSE, NULL},
     {"after_done", SSE_HEAD, EVENT(DELTA("hello")) EVENT(END_DELTA) DONE "data: {\"oops\n\ndata: x\n\n", CHUNKED, KEEP,
@@ -61,13 +63,17 @@ static const script scripts[] = {
      "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\ndata: \"delta\":{\"content\":\"hello\"},\"finish_reason\":"
      "\"stop\"}]}\n\ndata: [DONE]\n\n",
      CHUNKED, KEEP, NULL},
-    {"length", SSE_HEAD, EVENT("{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hello\"},\"finish_reason\":"
-                               "\"length\"}]}") DONE, CHUNKED, KEEP, NULL},
+    {"length", SSE_HEAD,
+     EVENT("{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hello\"},\"finish_reason\":"
+           "\"length\"}]}") DONE,
+     CHUNKED, KEEP, NULL},
     {"bad_400", "400 Bad Request\r\nContent-Type: application/json", SAYS("bad thing"), LENGTH, KEEP, NULL},
     {"bad_401", "401 Unauthorized\r\nContent-Type: application/json", SAYS("who?"), LENGTH, KEEP, NULL},
     {"busy", "429 Too Many\r\nContent-Type: application/json\r\nRetry-After: 7", SAYS("later"), CHUNKED, KEEP, NULL},
-    {"folded", "HTTP/1.1 429 Too Many\r\nContent-Type: application/json\r\nRetry-After: 7\r\n X-Evil: 1\r\n"
-               "Connection: close\r\n\r\n" SAYS("later"), NULL, RAW, CLOSE, NULL},
+    {"folded",
+     "HTTP/1.1 429 Too Many\r\nContent-Type: application/json\r\nRetry-After: 7\r\n X-Evil: 1\r\n"
+     "Connection: close\r\n\r\n" SAYS("later"),
+     NULL, RAW, CLOSE, NULL},
     {"html_500", "500 Oops\r\nContent-Type: text/html", "<h1>oops</h1>", LENGTH, CLOSE, NULL},
     {"empty_503", "503 Unavailable\r\nContent-Type: text/plain", "", LENGTH, KEEP, NULL},
     {"half_error", "500 Oops\r\nContent-Type: application/json", SAYS("half"), TOO_LONG, CLOSE, NULL},
@@ -83,6 +89,8 @@ static const script scripts[] = {
     {"empty", JSON_HEAD, "", LENGTH, KEEP, NULL},
     {"not_json", SSE_HEAD, EVENT(DELTA("hel")) "data: hello\n\n", CHUNKED, KEEP, NULL},
     {"cut", SSE_HEAD, EVENT(DELTA("hel")), CHUNKED, CLOSE, NULL},
+    {"broken_late", SSE_HEAD, EVENT(DELTA("hello")) EVENT(END_DELTA) EVENT("oops"), CHUNKED, KEEP, NULL},
+    {"reset_late", SSE_HEAD, EVENT(DELTA("hello")) EVENT(END_DELTA) EVENT(USAGE_CHUNK), HALF_CHUNK, RESET, NULL},
     {"cut_event", SSE_HEAD, EVENT(DELTA("hel")) "data: {\"choices\":[{\"ind", BY_CLOSE, CLOSE, NULL},
     {"reset", SSE_HEAD, EVENT(DELTA("hel")) EVENT(DELTA("lo")), HALF_CHUNK, RESET, NULL},
     {"half_whole", JSON_HEAD, WHOLE, TOO_LONG, CLOSE, NULL},
@@ -101,7 +109,7 @@ static const script scripts[] = {
  * when a token was out, else the status. */
 typedef struct expectation {
     const char *name;
-    int         whole; /* status of a request without stream */
+    int         whole;  /* status of a request without stream */
     int         stream; /* BROKEN: 200, an error event, no [DONE] */
     const char *has;
     bool        kept; /* the second time it is recalled */
@@ -142,6 +150,8 @@ static const expectation expected[] = {
     {"not_json", 502, BROKEN, "cannot be read", false},
     {"cut", 502, BROKEN, "in the middle", false},
     {"cut_event", 502, BROKEN, "cannot be read", false},
+    {"broken_late", 502, BROKEN, "cannot be read", false}, /* after the last finish reason: all the same */
+    {"reset_late", 502, BROKEN, "in the middle", false},
     {"reset", 502, BROKEN, "in the middle", false},
     {"half_whole", 502, 502, "in the middle", false},
     {"huge_body", 502, 502, "larger than pare reads", false},
@@ -172,6 +182,17 @@ static int teardown(void **state) {
     return 0;
 }
 
+/* Every line of a stream is a field, a comment or empty; one payload is one event. */
+static bool well_formed(const char *stream) {
+    for (const char *line = stream; *line; line = strchr(line, '\n') + 1) {
+        bool known = *line == ':' || *line == '\n' || strncmp(line, "data: ", 6) == 0;
+        if (!known || !strchr(line, '\n')) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static void check_reply(const expectation *x, const reply *r, bool stream, const char *when) {
     int status = stream ? x->stream : x->whole;
     if (!r->complete || r->status != (status == BROKEN ? 200 : status) || !body_has(r, x->has)) {
@@ -182,7 +203,8 @@ static void check_reply(const expectation *x, const reply *r, bool stream, const
         size_t n = strlen(DONE);
         bool   done = r->body.len >= n && memcmp(r->body.data + r->body.len - n, DONE, n) == 0;
         bool   error = body_has(r, "data: {\"error\":");
-        if (done == (status == BROKEN) || error == done || (!done && body_has(r, "[DONE]"))) {
+        if (done == (status == BROKEN) || error == done || (!done && body_has(r, "[DONE]")) ||
+            !well_formed(r->body.data)) {
             fail_msg("%s, %s: ends wrongly: %s", x->name, when, r->body.data);
         }
     }

@@ -260,17 +260,17 @@ static inline void upstream_stop(upstream *u) {
 #define JSON_HEAD "200 OK\r\nContent-Type: application/json"
 #define SSE_HEAD  "200 OK\r\nContent-Type: text/event-stream"
 #define WHOLE                                                                                                          \
-    "{\"id\":\"c1\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"gpt\",\"choices\":[{\"index\":0,"          \
+    "{\"id\":\"c1\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"gpt\",\"choices\":[{\"index\":0,"         \
     "\"message\":{\"role\":\"assistant\",\"content\":\"hello\"},\"finish_reason\":\"stop\"}],\"usage\":"               \
     "{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10}}"
 #define DELTA(text)                                                                                                    \
-    "{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"gpt\",\"choices\":[{\"index\":0,"    \
+    "{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"gpt\",\"choices\":[{\"index\":0,"   \
     "\"delta\":{\"content\":\"" text "\"},\"finish_reason\":null}]}"
 #define END_DELTA                                                                                                      \
-    "{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"gpt\",\"choices\":[{\"index\":0,"    \
+    "{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"gpt\",\"choices\":[{\"index\":0,"   \
     "\"delta\":{},\"finish_reason\":\"stop\"}]}"
 #define USAGE_CHUNK                                                                                                    \
-    "{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"gpt\",\"choices\":[],\"usage\":"     \
+    "{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"gpt\",\"choices\":[],\"usage\":"    \
     "{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10}}"
 #define EVENT(json) "data: " json "\n\n"
 #define DONE        "data: [DONE]\n\n"

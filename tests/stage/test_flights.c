@@ -13,10 +13,10 @@
 #define KEYS  5
 
 typedef struct bed {
-    flights    *all;
-    loop       *loops[LOOPS];
-    pthread_t   threads[LOOPS];
-    atomic_int  open, led, followed, shared, unshared, left, late, abandoned, wrong;
+    flights   *all;
+    loop      *loops[LOOPS];
+    pthread_t  threads[LOOPS];
+    atomic_int open, led, followed, shared, unshared, left, late, abandoned, wrong;
 } bed;
 
 /* What recall does with an exchange, without the rest of the house. */
