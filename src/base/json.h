@@ -16,7 +16,7 @@
 #include "base/str.h"
 
 #define JSON_MAX_DEPTH  64
-#define JSON_MAX_VALUES (2 * 1024 * 1024) /* a value takes 80 bytes of memory and two of text: bounds a hostile body */
+#define JSON_MAX_VALUES (512 * 1024) /* a value takes 80 bytes of memory and two of text: bounds a hostile body */
 
 /* The caller frees with cJSON_Delete. NULL with a sentence that names the byte offset (or the key that stands twice).
  * `text` needs no NUL at its end. */

@@ -136,6 +136,9 @@ typedef struct event {
 /* Adds a delta to the answer (any order of choices, bounded). */
 bool answer_add(answer *a, const event *ev, err *e);
 
+/* The HTTP status that says this, where no provider gave one. */
+int error_status(err_code code);
+
 /* ---- a dialect ---- */
 
 typedef struct dialect {

@@ -180,28 +180,6 @@ bool openai_write_usage(request_kind kind, const answer *head, const usage *u, s
 
 /* ---- an error ---- */
 
-static int status_of(err_code code) {
-    switch (code) {
-    case ERR_INVALID:
-    case ERR_UNSUPPORTED:
-        return 400;
-    case ERR_DENIED:
-        return 401;
-    case ERR_NOT_FOUND:
-        return 404;
-    case ERR_LIMIT:
-        return 413;
-    case ERR_BUSY:
-        return 429;
-    case ERR_UPSTREAM:
-        return 502;
-    case ERR_TIMEOUT:
-        return 504;
-    default:
-        return 500;
-    }
-}
-
 static const char *type_of(int status) {
     switch (status) {
     case 401:
@@ -250,7 +228,7 @@ static bool write_sentence(const char *text, str *out) {
 
 bool openai_write_error(const err *e, int status, str *out) {
     if (status == 0) {
-        status = status_of(e->code);
+        status = error_status(e->code);
     }
     str_adds(out, "{\"error\":{\"message\":");
     write_sentence(e->text, out);

@@ -49,19 +49,14 @@ static void ask(front *f, struct evhttp_request *r, db_query_fn query, const voi
     db_ask(f->house->gateway.db, f->loop, query, arg, n, answered, p);
 }
 
-typedef struct window {
-    int64_t now_us, window_us;
-} window;
-
-static bool query_stats(struct sqlite3 *db, const void *arg, str *json, err *e) {
-    const window *w = arg;
-    return ledger_stats(db, w->now_us, w->window_us, json, e);
+bool admin_query_stats(struct sqlite3 *db, const void *window_us, str *json, err *e) {
+    return ledger_stats(db, clock_wall_us(), *(const int64_t *)window_us, json, e);
 }
 
 void admin_stats(front *f, struct evhttp_request *r) {
-    window w = {.now_us = clock_wall_us()};
-    if (query_window(r, &w.window_us)) {
-        ask(f, r, query_stats, &w, sizeof w);
+    int64_t window_us = 0;
+    if (query_window(r, &window_us)) {
+        ask(f, r, admin_query_stats, &window_us, sizeof window_us);
     }
 }
 

@@ -72,6 +72,8 @@ void client_drop_all(front *f); /* the loop and the backends have ended: frees w
 /* ---- admin.c: what the dashboard and `pare cache` ask ---- */
 
 void admin_stats(front *f, struct evhttp_request *r);
+/* db_ask's question for the statistics of the last *(const int64_t *)window_us. */
+bool admin_query_stats(struct sqlite3 *db, const void *window_us, str *json, err *e);
 void admin_cache(front *f, struct evhttp_request *r);
 void admin_metrics(front *f, struct evhttp_request *r);
 

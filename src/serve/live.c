@@ -107,15 +107,6 @@ static void on_stats(void *ctx, const str *json, const err *e) {
     }
 }
 
-typedef struct window {
-    int64_t now_us, window_us;
-} window;
-
-static bool query_stats(struct sqlite3 *db, const void *arg, str *json, err *e) {
-    const window *w = arg;
-    return ledger_stats(db, w->now_us, w->window_us, json, e);
-}
-
 static void tick_client(live_client *c) {
     ledger_row rows[PER_TICK];
     int        n = take_rows(&c->seen, rows);
@@ -133,10 +124,10 @@ static void tick_client(live_client *c) {
         str_free(&json);
     }
     if (c->ticks++ % STATS_TICKS == 0 && !c->asking) {
-        window w = {.now_us = clock_wall_us(), .window_us = c->window_us};
         c->asking = true;
         atomic_fetch_add(&c->front->open, 1);
-        db_ask(c->front->house->gateway.db, c->front->loop, query_stats, &w, sizeof w, on_stats, c);
+        db_ask(c->front->house->gateway.db, c->front->loop, admin_query_stats, &c->window_us, sizeof c->window_us,
+               on_stats, c);
     }
 }
 

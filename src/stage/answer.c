@@ -5,30 +5,6 @@
 #include "stage/estimate.h"
 #include "stage/stage.h"
 
-static int status_of(err_code code) {
-    switch (code) {
-    case ERR_INVALID:
-    case ERR_UNSUPPORTED:
-        return 400;
-    case ERR_DENIED:
-        return 401;
-    case ERR_NOT_FOUND:
-        return 404;
-    case ERR_LIMIT:
-        return 413;
-    case ERR_BUSY:
-        return 429;
-    case ERR_UPSTREAM:
-        return 502;
-    case ERR_TIMEOUT:
-        return 504;
-    case ERR_CANCELLED:
-        return 499; /* nobody is left to read it; the ledger shows it */
-    default:
-        return 500;
-    }
-}
-
 static void take_usage(exchange *x, const usage *u) {
     if (u && u->known) {
         x->answer.usage = *u;
@@ -42,7 +18,7 @@ static void fail(exchange *x, const event *ev) {
     if (x->failed.code == ERR_NONE) {
         err_set(&x->failed, ERR_INTERNAL, "The backend %s failed without saying why.", x->backend->name);
     }
-    x->status = ev->status ? ev->status : status_of(x->failed.code);
+    x->status = ev->status ? ev->status : error_status(x->failed.code);
     x->cut = true;
     if (ev->body) {
         x->error_body = arena_memdup(x->memory, ev->body, ev->body_len);
@@ -87,7 +63,7 @@ static stage_verdict answer_down(stage *s, exchange *x) {
     x->answer.created = x->arrived_wall_us / 1000000;
     x->call = b->ops->start(b, x->loop, &x->request, x->target->upstream, on_event, x, &x->failed);
     if (!x->call) {
-        x->status = status_of(x->failed.code);
+        x->status = error_status(x->failed.code);
         return STAGE_FAILED;
     }
     return STAGE_WAIT;
