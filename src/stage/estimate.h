@@ -2,7 +2,7 @@
  *
  * An estimate from the shape of the text alone, marked as counted wherever it is used: words of up to seven letters are
  * one token, longer ones one more for each further five bytes; digits go in threes; every other visible character is
- * one. Within about 15 % of common byte-level BPE vocabularies on English.                                          */
+ * one. Against gpt-2's and Llama 3's vocabularies: 1.5 and 4 % too many on 5.5 MB of English prose, 15 % on Markdown.   */
 #ifndef PARE_STAGE_ESTIMATE_H
 #define PARE_STAGE_ESTIMATE_H
 
