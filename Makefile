@@ -1,6 +1,6 @@
 # A thin front for CMake and Ninja. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help build run serve test bench install lint asan tsan fuzz soak clean
+.PHONY: help build run serve test bench install lint asan tsan fuzz soak neon clean
 
 PREFIX       ?= /usr/local
 DESTDIR      ?=
@@ -72,5 +72,8 @@ soak: ## hits, misses, failures and aborts at once for SOAK_SECONDS (600), half 
 	@cmake --build build-tsan -j $(JOBS) --target serve_test_soak
 	@PARE_SOAK_SECONDS=$$(($(SOAK_SECONDS) / 2)) build-tsan/serve_test_soak
 
+neon: ## the tests of src/tensor for 64-bit ARM, built across and run under QEMU, or as they are on ARM (build-neon/)
+	@tools/neon.sh $(JOBS)
+
 clean: ## remove all build folders
-	rm -rf build build-asan build-tsan build-clang build-fuzz
+	rm -rf build build-asan build-tsan build-clang build-fuzz build-neon

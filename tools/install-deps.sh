@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs with apt what is missing, and does nothing (fast) when all is there.
 #
-#   tools/install-deps.sh SET...    sets: build, test, lint, fuzz, bench
+#   tools/install-deps.sh SET...    sets: build, test, lint, fuzz, bench, neon
 set -eu
 
 build="cmake ninja-build gcc libc6-dev pkg-config libevent-dev libssl-dev libcurl4-openssl-dev libcjson-dev
@@ -9,6 +9,8 @@ build="cmake ninja-build gcc libc6-dev pkg-config libevent-dev libssl-dev libcur
 test="libcmocka-dev libpcre2-dev sqlite3 curl ca-certificates procps"
 lint="clang-format-14 clang-tidy-14 clang-14 libcmocka-dev libpcre2-dev"
 fuzz="clang-14 libclang-rt-14-dev"
+neon="cmake ninja-build pkg-config gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+[ "$(uname -m)" != aarch64 ] || neon="cmake ninja-build pkg-config gcc libc6-dev libcmocka-dev"
 
 say() { echo "install-deps: $*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -33,6 +35,7 @@ for set in "$@"; do
         have nginx || [ -x /usr/sbin/nginx ] || wanted="$wanted nginx-light"
         ;;
     fuzz) wanted="$wanted $fuzz" ;;
+    neon) wanted="$wanted $neon" ;;
     test)
         wanted="$wanted $test"
         want_node
@@ -40,7 +43,7 @@ for set in "$@"; do
         have chromium || have chromium-browser || have google-chrome || optional="chromium"
         ;;
     *)
-        say "unknown set \"$set\"; known: build, test, lint, fuzz, bench"
+        say "unknown set \"$set\"; known: build, test, lint, fuzz, bench, neon"
         exit 2
         ;;
     esac

@@ -152,6 +152,31 @@ function putModels(stats) {
   }));
 }
 
+/* ---- the local models, as they are now ---- */
+
+function enginePart(name, value, text, label) {
+  const part = element('span', `${label} `, { 'data-col': name });
+  part.append(element('data', text, { value: value ?? '' }));
+  return part;
+}
+
+function putEngines(engines) {
+  $('engines').hidden = engines.length === 0;
+  $('engines').replaceChildren(...engines.map((g) => {
+    const line = element('li', null, { 'data-engine': g.model });
+    const use = g.kv_blocks ? g.kv_held / g.kv_blocks : null;
+    const hits = g.lookup_tokens ? g.hit_tokens / g.lookup_tokens : null;
+    line.append(
+      element('b', g.model, { title: g.model }),
+      enginePart('running', g.running, `${count(g.running)} of ${count(g.sequences)}`, 'running'),
+      enginePart('waiting', g.waiting, count(g.waiting), 'waiting'),
+      enginePart('kv_use', use, percent(use), 'KV memory in use'),
+      enginePart('hit_share', hits, percent(hits), 'prompt tokens from stored prefixes'),
+    );
+    return line;
+  }));
+}
+
 /* ---- the tail ---- */
 
 function tailRow(r) {
@@ -243,6 +268,7 @@ function show(stats) {
   putStages(stats);
   putLatency(stats);
   putModels(stats);
+  putEngines(stats.engines);
   drawCharts(stats);
   addRows(stats.recent, false);
   speak(stats);

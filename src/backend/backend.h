@@ -9,6 +9,7 @@
 #include "base/loop.h"
 #include "base/str.h"
 #include "dialect/dialect.h"
+#include "tensor/kvblock.h"
 
 typedef struct backend      backend;
 typedef struct backend_call backend_call;
@@ -18,8 +19,11 @@ typedef struct backend_ops {
     const char *kind; /* "local", "remote" */
     backend_call *(*start)(backend *b, loop *l, const request *r, const char *model, backend_event_fn fn, void *ctx,
                            err *e);
-    void (*cancel)(backend_call *call);    /* soon: within one token */
-    bool (*metrics)(backend *b, str *out); /* Prometheus lines of its own; may be NULL */
+    void (*cancel)(backend_call *call); /* soon: within one token */
+    /* Prometheus text of all in the list whose ops these are, so that each name has one HELP and TYPE. May be NULL. */
+    bool (*metrics)(backend *const *all, int n, str *out);
+    /* One JSON object: how it is now; for the dashboard. May be NULL. */
+    bool (*status)(backend *b, str *out);
     bool (*healthy)(backend *b, err *why);
     void (*close)(backend *b);
 } backend_ops;
@@ -30,8 +34,14 @@ struct backend { /* embed first */
     char               fingerprint[65]; /* changes when its answers may: hash of the model file, or of the base URL */
 };
 
-typedef struct local_options {
-    int sequences, context, queue, step_tokens;
+typedef struct local_options { /* 0 and NULL: as engine.h says */
+    int         sequences, context, queue, step_tokens, step_ms;
+    kv_type     kv;
+    int64_t     kv_bytes, kv_disk_bytes;
+    const char *kv_disk;   /* directory */
+    bool        slide;     /* a full context loses its middle; without it a prompt that is too long is an error and an
+                              answer ends with the context */
+    bool        share_all; /* prefixes are shared by all clients, and not only within a request's space */
 } local_options;
 
 struct pool;

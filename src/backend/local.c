@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/hash.h"
 
 /* ---- fingerprint ---- */
@@ -84,6 +83,26 @@ static bool take_fingerprint(local_backend *b, const char *path, const void *dat
     return ok || err_prefix(e, "%s", path);
 }
 
+/* The same file answers differently when its context or its cache is kept in another way; the usual way leaves the hash
+ * of the file as it is. */
+static bool add_settings(local_backend *b, const local_options *o, err *e) {
+    str text = {0};
+    if (o->kv != KV_F16) {
+        str_addf(&text, " kv=%s", kv_type_name(o->kv));
+    }
+    if (o->slide) {
+        str_addf(&text, " slide=%d", engine_context(b->engine));
+    }
+    if (text.len > 0) {
+        str_adds(&text, b->base.fingerprint);
+        sha256 sum = sha256_of(text.data, text.len);
+        hex_encode(sum.bytes, sizeof(sum.bytes), b->base.fingerprint);
+    }
+    bool ok = !text.failed || err_set(e, ERR_MEMORY, "out of memory for a hash");
+    str_free(&text);
+    return ok;
+}
+
 /* ---- the worker: makes prompts, which can take milliseconds, off the loops ---- */
 
 static void *work(void *arg) {
@@ -115,54 +134,6 @@ static bool start_worker(local_backend *b, err *e) {
     return b->started || err_set(e, ERR_IO, "cannot start the thread of a local model: %s", strerror(rc));
 }
 
-/* ---- how it is ---- */
-
-#define STUCK_US (60 * 1000000LL) /* work waits and no step has ended for so long */
-
-static bool healthy(backend *base, err *why) {
-    local_backend *b = (local_backend *)base;
-    engine_stats   s;
-    engine_stats_read(b->engine, &s);
-    int64_t quiet = clock_us() - s.last_step_us;
-    if (s.running + s.waiting > 0 && quiet > STUCK_US) {
-        return err_set(why, ERR_TIMEOUT, "%s has %d requests and has made no step for %lld s", base->name,
-                       s.running + s.waiting, (long long)(quiet / 1000000));
-    }
-    return true;
-}
-
-static void label(str *out, const char *text) {
-    for (; *text; text++) {
-        if (*text == '"' || *text == '\\') {
-            str_addc(out, '\\');
-        }
-        str_addc(out, *text == '\n' ? ' ' : *text);
-    }
-}
-
-static bool metrics(backend *base, str *out) {
-    local_backend *b = (local_backend *)base;
-    engine_stats   s;
-    engine_stats_read(b->engine, &s);
-    const struct {
-        const char *name;
-        int64_t     value;
-    } lines[] = {{"steps_total", s.steps},
-                 {"prompt_tokens_total", s.prompt_tokens},
-                 {"completion_tokens_total", s.completion_tokens},
-                 {"jobs_total", s.jobs},
-                 {"running", s.running},
-                 {"waiting", s.waiting},
-                 {"kv_used_tokens", s.kv_used_tokens},
-                 {"kv_tokens", s.kv_tokens}};
-    for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
-        str_addf(out, "pare_engine_%s{model=\"", lines[i].name);
-        label(out, base->name);
-        str_addf(out, "\"} %lld\n", (long long)lines[i].value);
-    }
-    return !out->failed;
-}
-
 /* ---- opening and closing ---- */
 
 static void close_local(backend *base) {
@@ -183,8 +154,9 @@ static void close_local(backend *base) {
 static const backend_ops local_ops = {.kind = "local",
                                       .start = local_call_start,
                                       .cancel = local_call_cancel,
-                                      .metrics = metrics,
-                                      .healthy = healthy,
+                                      .metrics = local_metrics,
+                                      .status = local_status,
+                                      .healthy = local_healthy,
                                       .close = close_local};
 
 static bool look_at_vocabulary(local_backend *b, err *e) {
@@ -208,13 +180,20 @@ static bool open_local(local_backend *b, const char *path, const void *data, siz
     if (!b->m || !take_fingerprint(b, path, data, n, e) || !look_at_vocabulary(b, e)) {
         return false;
     }
-    engine_options options = {0};
-    if (o) {
-        options = (engine_options){
-            .sequences = o->sequences, .context = o->context, .queue = o->queue, .step_tokens = o->step_tokens};
-    }
+    engine_options options = {.sequences = o->sequences,
+                              .context = o->context,
+                              .queue = o->queue,
+                              .step_tokens = o->step_tokens,
+                              .step_us = (int64_t)o->step_ms * 1000,
+                              .kv = o->kv,
+                              .kv_bytes = (size_t)o->kv_bytes,
+                              .kv_disk = o->kv_disk,
+                              .kv_disk_bytes = (size_t)o->kv_disk_bytes,
+                              .fingerprint = b->base.fingerprint};
+    b->slide = o->slide;
+    b->share_all = o->share_all;
     b->engine = engine_open(b->m, p, &options, e);
-    return b->engine && start_worker(b, e);
+    return b->engine && add_settings(b, o, e) && start_worker(b, e);
 }
 
 backend *backend_local(const char *name, const char *path, const void *data, size_t n, struct pool *p,
@@ -226,7 +205,8 @@ backend *backend_local(const char *name, const char *path, const void *data, siz
         return NULL;
     }
     b->base.ops = &local_ops;
-    if (!open_local(b, path, data, n, p, o, e)) {
+    static const local_options defaults;
+    if (!open_local(b, path, data, n, p, o ? o : &defaults, e)) {
         close_local(&b->base);
         return NULL;
     }

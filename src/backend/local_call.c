@@ -46,6 +46,8 @@ struct backend_call {
     int             open;      /* jobs without their `done` */
     err             failed;    /* code ERR_NONE: not */
     usage           used;
+    kv_report       kv;
+    int             most_computed; /* tokens of the prompt that kv.miss speaks of */
     int64_t         queued_us;
     local_choice   *fresh; /* choices with something for the loop */
 
@@ -67,7 +69,7 @@ static void free_call(backend_call *c) {
 }
 
 static void end_call(backend_call *c) {
-    event ev = {.kind = EVENT_DONE, .usage = &c->used, .queued_us = c->queued_us};
+    event ev = {.kind = EVENT_DONE, .usage = &c->used, .queued_us = c->queued_us, .kv = &c->kv};
     if (c->cancelled) {
         err_set(&c->failed, ERR_CANCELLED, "the request was cancelled");
     }
@@ -231,6 +233,23 @@ static void on_piece(void *ctx, const engine_piece *p) {
     unlock_and_post(c);
 }
 
+static void report(backend_call *c, const engine_result *r) {
+    static const char *const misses[] = {[KV_MISS_NONE] = "none",
+                                         [KV_MISS_NEW] = "new",
+                                         [KV_MISS_DIVERGE] = "diverge",
+                                         [KV_MISS_EVICTED] = "evicted",
+                                         [KV_MISS_OFF] = "off"};
+    int                      computed = r->prompt_tokens - r->cached_tokens;
+    if (computed > c->most_computed || !c->kv.miss) {
+        c->most_computed = computed;
+        c->kv.miss = misses[r->miss];
+    }
+    c->kv.prompt += r->prompt_tokens;
+    c->kv.cached += r->cached_tokens;
+    c->kv.preempted += r->preempted;
+    c->kv.slid += r->slid;
+}
+
 static void on_done(void *ctx, const engine_result *r) {
     local_choice *choice = ctx;
     backend_call *c = choice->call;
@@ -241,6 +260,7 @@ static void on_done(void *ctx, const engine_result *r) {
     c->used.prompt += r->prompt_tokens;
     c->used.completion += r->completion_tokens;
     c->used.cached += r->cached_tokens;
+    report(c, r);
     c->queued_us = r->queued_us > c->queued_us ? r->queued_us : c->queued_us;
     err why = {0};
     if (r->finish == FINISH_ERROR && r->error) {
@@ -281,15 +301,46 @@ static sampling sampling_of(const request *r) {
     return s;
 }
 
+/* Hit timing tells what others have asked: prefixes are shared within a request's space only, unless configured. The
+ * hash has no seed, since blocks on disk outlive the process. */
+static kv_scope scope_of(const local_backend *b, const char *space) {
+    kv_scope scope;
+    str      text = {0};
+    str_addf(&text, "%s:%s", b->share_all ? "all" : "space", b->share_all ? "" : space);
+    sha256 sum = sha256_of(text.data ? text.data : "", text.len);
+    memcpy(scope.bytes, sum.bytes, sizeof(scope.bytes));
+    if (text.failed) { /* nobody's */
+        random_bytes(scope.bytes, sizeof(scope.bytes));
+    }
+    str_free(&text);
+    return scope;
+}
+
+/* With a sliding context nothing else would end an answer. */
+static int most_tokens(const backend_call *c) {
+    int64_t asked = c->r->max_tokens;
+    if (asked < 0 && c->b->slide) {
+        return engine_context(c->b->engine);
+    }
+    return asked > INT_MAX ? INT_MAX : (int)asked;
+}
+
 static bool submit(backend_call *c, local_choice *choice, err *e) {
     const request *r = c->r;
+    const char    *space = r->space ? r->space : "";
     engine_request ask = {.tokens = choice->prompt.ids,
                           .n_tokens = (int)choice->prompt.count,
-                          .max_tokens = r->max_tokens > INT_MAX ? INT_MAX : (int)r->max_tokens,
+                          .max_tokens = most_tokens(c),
                           .ignore_eos = r->ignore_eos,
                           .sampling = sampling_of(r),
                           .stop = r->stop,
                           .n_stop = r->n_stop,
+                          .scope = scope_of(c->b, space),
+                          .no_reuse = r->no_reuse,
+                          .client = hash64(space, strlen(space), hash_seed()),
+                          .priority = r->priority,
+                          .slide = c->b->slide,
+                          .slide_keep = c->b->slide ? local_prompt_keep(c->b, r, &choice->prompt) : 0,
                           .fresh_text = r->kind == REQUEST_CHAT,
                           .piece = on_piece,
                           .done = on_done,

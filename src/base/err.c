@@ -70,6 +70,8 @@ const char *err_word(err_code code) {
         return "denied";
     case ERR_LIMIT:
         return "limit";
+    case ERR_CONTEXT:
+        return "context";
     case ERR_UNSUPPORTED:
         return "unsupported";
     case ERR_IO:

@@ -14,6 +14,7 @@ typedef enum err_code {
     ERR_NOT_FOUND,   /* the named thing does not exist */
     ERR_DENIED,      /* no or wrong key, or not allowed */
     ERR_LIMIT,       /* too large, too deep, too many */
+    ERR_CONTEXT,     /* a prompt is longer than the model's context */
     ERR_UNSUPPORTED, /* valid, but pare does not do it */
     ERR_IO,          /* the operating system said no */
     ERR_MEMORY,      /* out of memory */

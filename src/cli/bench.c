@@ -1,14 +1,14 @@
-/* bench.c - `pare bench`: how fast this machine runs a model: prefill, and decode at several batch sizes. */
+/* bench.c - `pare bench`: how fast this machine runs a model, and how much of the machine that is. */
+#include "cli/bench.h"
+
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "cli/cli.h"
-#include "engine/forward.h"
-#include "engine/kv.h"
 #include "model/synth.h"
 
 static int run(int argc, char **argv);
@@ -18,161 +18,106 @@ const command command_bench = {
     .summary = "tokens per second of a model on this machine",
     .run = run,
     .help =
-        "Usage: pare bench (--model FILE | --shape NAME --type TYPE) [OPTIONS]\n\n"
-        "Measures prefill of one prompt and decode of 1 to 32 sequences that step together, each several times, and\n"
-        "prints the median. --shape makes a file with random weights first and removes it afterwards.\n\n"
-        "  --model FILE   a GGUF file\n"
-        "  --shape NAME   see `pare synth --shape list`\n"
-        "  --type TYPE    f32, f16, bf16, q8_0 or q4_0 (default q4_0)\n"
-        "  --prompt N     tokens of prefill (default 512)\n"
-        "  --context N    tokens already in each sequence's cache while decoding (default 0)\n"
-        "  --batch N      only this many sequences (default 1, 2, 4, 8, 16 and 32)\n"
-        "  --steps N      decode steps a run (default 32)\n"
-        "  --runs N       runs of each, of which the median counts (default 5)\n"
-        "  --threads N    default one a core\n"
-        "  --json         one JSON object a line\n\n"
-        "Example:\n"
-        "  pare bench --shape llama-1b --type q4_0\n"};
+        "Usage: pare bench (--model FILE | --shape NAME [--type TYPE] | --roofline) [OPTIONS]\n\n"
+        "Measures a model: load and first token, prefill of one prompt, decode of 1 to 64 sequences that step "
+        "together,\n"
+        "the first token of a long prompt cold and with its beginning in the cache. Each test runs several times and "
+        "the\n"
+        "median counts. The machine itself (read bandwidth, peaks of arithmetic) is measured before, within and after\n"
+        "each test, and the result is given as a share of the median of these readings:\n\n"
+        "  of bandwidth  bytes of weights that a step reads (all matrices but an embedding that is not also the "
+        "output),\n"
+        "                times steps a second, of what all threads can read from memory\n"
+        "  of int8       2 x parameters (all, as the model's name counts) x tokens a second, of the int8 peak; for "
+        "F16,\n"
+        "                BF16 and F32 weights too, which do not multiply in int8\n\n"
+        "What to measure:\n"
+        "  --model FILE     a GGUF file\n"
+        "  --shape NAME     random weights in a real model's shape, see `pare synth --shape list`; the file is made "
+        "in\n"
+        "                   $TMPDIR and removed afterwards\n"
+        "  --type TYPE      of --shape (default q4_0): q4_0, q8_0, q4_k, q6_k, q4_k_m, f16, bf16, f32 and others\n"
+        "  --roofline       the machine; alone, or beside a model\n"
+        "  --only LIST      some of load,prefill,decode,first-token,mixed,shared (default: the first four)\n"
+        "  --mixed          also: the time between tokens of 8 streams, before and while a prompt of 4000 tokens (or\n"
+        "                   what the context holds) is read\n"
+        "  --shared N       also: decode of N sequences under one prefix of 2000 tokens (or what the context holds), "
+        "and\n"
+        "                   the blocks of the cache they hold together\n\n"
+        "How:\n"
+        "  --prompt N       tokens of prefill (default 512)\n"
+        "  --context N      tokens in each sequence's cache before it decodes (default 0)\n"
+        "  --batch N,N,..   sequences that decode together (default 1,2,4,8,16,32,64)\n"
+        "  --steps N        decode steps a run (default 32)\n"
+        "  --runs N         runs of each test (default 5)\n"
+        "  --kv TYPE        the cache: f16 (default), f32, q8_0 or q4_0\n"
+        "  --longest N      take the model's context to be N tokens, for this measurement only: the speed is right, "
+        "what\n"
+        "                   the model would say is not\n"
+        "  --threads N      default one a core\n"
+        "  --json           one JSON object a line\n\n"
+        "Examples:\n"
+        "  pare bench --roofline\n"
+        "  pare bench --shape llama-1b --type q4_0\n"
+        "  pare bench --model m.gguf --only decode --batch 8 --context 512\n"
+        "  pare bench --shape llama-1b --longest 8192 --only mixed,shared\n"};
 
-typedef struct bench {
-    const char *path;
-    int64_t     prompt, context, batch, steps, runs, threads;
-    bool        json;
-    pool       *p;
-    model      *m;
-    double      load_s;
-} bench;
+static const struct {
+    const char *name;
+    unsigned    test;
+} test_names[] = {{"load", BENCH_LOAD},         {"prefill", BENCH_PREFILL}, {"decode", BENCH_DECODE},
+                  {"first-token", BENCH_FIRST}, {"mixed", BENCH_MIXED},     {"shared", BENCH_SHARED}};
 
-#define MAX_RUNS    101
-#define STEP_TOKENS 256
+#define TESTS          (sizeof test_names / sizeof *test_names)
+#define USUAL_TESTS    (BENCH_LOAD | BENCH_PREFILL | BENCH_DECODE | BENCH_FIRST)
+#define MOST_SEQUENCES 1024
+#define SHARED_USUALLY 8
 
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-static double median(double *values, int n) {
-    qsort(values, (size_t)n, sizeof *values, by_size);
-    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
-static void print(const bench *b, const char *test, int tokens, int batch, int context, double seconds) {
-    double rate = tokens / seconds;
-    if (b->json) {
-        printf("{\"test\":\"%s\",\"tokens\":%d,\"batch\":%d,\"context\":%d,\"tokens_per_s\":%.3f,\"threads\":%d}\n",
-               test, tokens, batch, context, rate, pool_threads(b->p));
-    } else {
-        printf("%-8s %6d tokens %4d sequences %6d context %10.1f tokens/s\n", test, tokens, batch, context, rate);
+static bool measure(bench *b, err *e) {
+    bool ok = bench_load(b, e);
+    if (ok && (b->tests & BENCH_PREFILL)) {
+        ok = bench_prefill(b, e);
     }
-    fflush(stdout);
-}
-
-static int32_t token(const bench *b, int64_t i) {
-    return (int32_t)((i * 7919 + 13) % b->m->shape.vocab); /* any ids do: speed does not depend on them */
-}
-
-/* Fills `count` positions of a slot from `at`, in steps of the engine's usual size. */
-static void prefill(const bench *b, forward *f, kv_cache *kv, int slot, int at, int count) {
-    forward_token batch[STEP_TOKENS];
-    for (int done = 0; done < count;) {
-        int n = count - done < STEP_TOKENS ? count - done : STEP_TOKENS;
-        for (int i = 0; i < n; i++) {
-            int position = at + done + i;
-            batch[i] = (forward_token){.id = token(b, position + slot), .sequence = slot, .position = position};
-        }
-        batch[n - 1].logits = done + n == count;
-        forward_run(f, kv, batch, n);
-        done += n;
+    for (int i = 0; ok && (b->tests & BENCH_DECODE) && i < b->n_batches; i++) {
+        ok = bench_decode(b, b->batches[i], e);
     }
-}
-
-static bool bench_prefill(const bench *b, err *e) {
-    double    times[MAX_RUNS];
-    forward  *f = forward_new(b->m, b->p, STEP_TOKENS, 1, e);
-    kv_cache *kv = f ? kv_open(&b->m->shape, 1, (int)b->prompt, KV_F16, e) : NULL;
-    if (kv) {
-        prefill(b, f, kv, 0, 0, (int)b->prompt); /* warm up: pages, caches */
-        for (int r = 0; r < b->runs; r++) {
-            int64_t began = clock_us();
-            prefill(b, f, kv, 0, 0, (int)b->prompt);
-            times[r] = (double)(clock_us() - began) / 1e6;
-        }
-        print(b, "prefill", (int)b->prompt, 1, 0, median(times, (int)b->runs));
-        kv_close(kv);
+    if (ok && (b->tests & BENCH_SHARED)) {
+        ok = bench_shared(b, e);
     }
-    forward_free(f);
-    return kv != NULL;
-}
-
-static bool bench_decode(const bench *b, int batch, err *e) {
-    double         times[MAX_RUNS];
-    int            steps = (int)b->steps, context = (int)b->context;
-    int            width = batch > STEP_TOKENS ? batch : STEP_TOKENS;
-    forward       *f = forward_new(b->m, b->p, width, batch, e);
-    kv_cache      *kv = f ? kv_open(&b->m->shape, batch, context + steps + 1, KV_F16, e) : NULL;
-    forward_token *tokens = kv ? calloc((size_t)batch, sizeof *tokens) : NULL;
-    if (tokens) {
-        for (int s = 0; s < batch && context > 0; s++) {
-            prefill(b, f, kv, s, 0, context);
-        }
-        for (int r = -1; r < b->runs; r++) { /* the first run warms up */
-            int64_t began = clock_us();
-            for (int i = 0; i < steps; i++) {
-                for (int s = 0; s < batch; s++) {
-                    tokens[s] = (forward_token){
-                        .id = token(b, i + s * 31), .sequence = s, .position = context + i, .logits = true};
-                }
-                forward_run(f, kv, tokens, batch);
-            }
-            if (r >= 0) {
-                times[r] = (double)(clock_us() - began) / 1e6;
-            }
-        }
-        print(b, "decode", steps * batch, batch, context, median(times, (int)b->runs));
-    } else if (kv) {
-        err_set(e, ERR_MEMORY, "Out of memory.");
+    if (ok && (b->tests & BENCH_FIRST)) {
+        ok = bench_first_token(b, e);
     }
-    bool ok = tokens != NULL;
-    free(tokens);
-    kv_close(kv);
-    forward_free(f);
-    return ok;
-}
-
-static bool bench_model(bench *b, err *e) {
-    int64_t began = clock_us();
-    b->p = pool_new((int)b->threads, e);
-    b->m = b->p ? model_open(b->path, NULL, 0, b->p, e) : NULL;
-    b->load_s = (double)(clock_us() - began) / 1e6;
-    bool ok = b->m != NULL;
-    if (ok && !b->json) {
-        printf("%s: %.1f MB of weights, loaded in %.3f s, %d threads, %s\n", b->m->name,
-               (double)b->m->weight_bytes / 1e6, b->load_s, pool_threads(b->p), kernels_get()->name);
-    } else if (ok) {
-        printf("{\"test\":\"load\",\"seconds\":%.6f,\"weight_bytes\":%zu,\"isa\":\"%s\"}\n", b->load_s,
-               b->m->weight_bytes, kernels_get()->name);
-    }
-    ok = ok && bench_prefill(b, e);
-    static const int sizes[] = {1, 2, 4, 8, 16, 32};
-    for (size_t i = 0; ok && i < sizeof sizes / sizeof sizes[0]; i++) {
-        if (b->batch == 0 || i == 0) {
-            ok = bench_decode(b, b->batch ? (int)b->batch : sizes[i], e);
-        }
+    if (ok && (b->tests & BENCH_MIXED)) {
+        ok = bench_mixed(b, e);
     }
     if (ok) {
-        struct rusage u;
-        getrusage(RUSAGE_SELF, &u);
-        if (b->json) {
-            printf("{\"test\":\"memory\",\"peak_rss_bytes\":%lld}\n", (long long)u.ru_maxrss * 1024);
-        } else {
-            printf("peak memory %.1f MB\n", (double)u.ru_maxrss / 1024);
-        }
+        bench_print_memory(b);
     }
     model_close(b->m);
-    if (b->p) {
-        pool_free(b->p);
-    }
     return ok;
+}
+
+static bool bench_all(bench *b, err *e) {
+    b->p = pool_new(b->threads, e);
+    bool ok = b->p && bench_reading(b, e) && (!b->path || measure(b, e));
+    if (ok) {
+        roofline machine = bench_machine_since(b, 0);
+        bench_print_machine(b, &machine, b->n_readings);
+    }
+    cli_progress_end();
+    pool_free(b->p);
+    return ok;
+}
+
+/* ---- random weights ---- */
+
+static char made[4096], part[4096 + 32]; /* the file, and what it is called while it is being written */
+
+static void clear_up(int number) {
+    unlink(part);
+    unlink(made);
+    signal(number, SIG_DFL);
+    raise(number);
 }
 
 static void progress(void *arg, int64_t done, int64_t total) {
@@ -180,38 +125,126 @@ static void progress(void *arg, int64_t done, int64_t total) {
     cli_progress("making the model", total > 0 ? (double)done / (double)total : 0);
 }
 
-static bool with_shape(bench *b, const char *shape, const char *type, err *e) {
-    const block_format *f = block_format_named(type);
-    const char         *tmp = getenv("TMPDIR");
-    char                path[4096];
-    if (!f) {
-        return err_set(e, ERR_INVALID, "\"%s\" is not a type that pare writes (f32, f16, bf16, q8_0, q4_0).", type);
+static bool with_shape(bench *b, const char *shape, err *e) {
+    const char *tmp = getenv("TMPDIR");
+    int         n = snprintf(made, sizeof made, "%s/pare-bench-%ld.gguf", tmp && *tmp ? tmp : "/tmp", (long)getpid());
+    if (n < 0 || (size_t)n >= sizeof made) {
+        return err_set(e, ERR_INVALID, "TMPDIR is too long a path.");
     }
-    snprintf(path, sizeof path, "%s/pare-bench-%d.gguf", tmp && *tmp ? tmp : "/tmp", (int)getpid());
-    b->path = path;
-    bool ok = synth_write(shape, f, 1, path, progress, NULL, e);
+    snprintf(part, sizeof part, "%s.part%ld", made, (long)getpid()); /* as gguf_write.c calls it */
+    signal(SIGINT, clear_up);
+    signal(SIGTERM, clear_up);
+    bool ok = synth_write(shape, b->type, 1, made, progress, NULL, e);
     cli_progress_end();
-    ok = ok && bench_model(b, e);
-    unlink(path);
-    b->path = NULL;
+    b->path = made;
+    ok = ok && bench_all(b, e);
+    unlink(made);
     return ok;
 }
 
+/* ---- options ---- */
+
+/* The next item of a list with commas; false at its end. */
+static bool next_item(const char **list, char *item, size_t size) {
+    if (!*list) {
+        return false;
+    }
+    size_t n = strcspn(*list, ",");
+    snprintf(item, size, "%.*s", (int)(n < size ? n : size - 1), *list);
+    *list = (*list)[n] ? *list + n + 1 : NULL;
+    return true;
+}
+
+static bool read_tests(bench *b, const char *list) {
+    char item[64];
+    while (next_item(&list, item, sizeof item)) {
+        size_t i = 0;
+        while (i < TESTS && strcmp(test_names[i].name, item) != 0) {
+            i++;
+        }
+        if (i == TESTS) {
+            cli_usage(&command_bench, "--only takes load, prefill, decode, first-token, mixed and shared, not \"%s\".",
+                      item);
+            return false;
+        }
+        b->tests |= test_names[i].test;
+    }
+    return true;
+}
+
+static bool read_batches(bench *b, const char *list) {
+    char item[64], *end;
+    b->n_batches = 0;
+    while (next_item(&list, item, sizeof item)) {
+        errno = 0;
+        long n = strtol(item, &end, 10);
+        if (errno || end == item || *end || n < 1 || n > MOST_SEQUENCES || b->n_batches == BENCH_MAX_BATCHES) {
+            cli_usage(&command_bench, "--batch takes up to %d numbers from 1 to %d with commas between, not \"%s\".",
+                      BENCH_MAX_BATCHES, MOST_SEQUENCES, item);
+            return false;
+        }
+        b->batches[b->n_batches++] = (int)n;
+    }
+    return true;
+}
+
+typedef struct choices { /* options as they are written */
+    const char *model, *shape, *type, *kv, *batch, *only;
+    int64_t     prompt, context, steps, runs, threads, longest, shared;
+    bool        json, mixed, roofline;
+} choices;
+
+static bool understand(const choices *c, bench *b) {
+    if ((c->model && c->shape) || (!c->model && !c->shape && !c->roofline)) {
+        cli_usage(&command_bench, "Name either --model or --shape, or --roofline for the machine alone.");
+        return false;
+    }
+    if (c->type && !c->shape) {
+        cli_usage(&command_bench, "--type says of which type the weights of --shape are; it needs --shape.");
+        return false;
+    }
+    if (!kv_type_named(c->kv, &b->kv)) {
+        cli_usage(&command_bench, "--kv takes f16, f32, q8_0 or q4_0, not \"%s\".", c->kv);
+        return false;
+    }
+    if (!read_batches(b, c->batch) || (c->only && !read_tests(b, c->only))) {
+        return false;
+    }
+    b->tests |= (c->only ? 0 : USUAL_TESTS) | (c->mixed ? BENCH_MIXED : 0) | (c->shared ? BENCH_SHARED : 0);
+    b->path = c->model;
+    b->type = c->shape && !c->type ? "q4_0" : c->type;
+    b->prompt = (int)c->prompt;
+    b->context = (int)c->context;
+    b->steps = (int)c->steps;
+    b->runs = (int)c->runs;
+    b->threads = (int)c->threads;
+    b->longest = (int)c->longest;
+    b->shared = c->shared ? (int)c->shared : SHARED_USUALLY;
+    b->json = c->json;
+    return true;
+}
+
 static int run(int argc, char **argv) {
-    bench            b = {.prompt = 512, .steps = 32, .runs = 5};
-    const char      *shape = NULL, *type = "q4_0";
+    static bench     b;
+    choices          c = {.kv = "f16", .batch = "1,2,4,8,16,32,64", .steps = 32, .runs = 5};
     bool             helped;
     int              n_words;
-    const option_row rows[] = {{"--model", OPTION_TEXT, &b.path},
-                               {"--shape", OPTION_TEXT, &shape},
-                               {"--type", OPTION_TEXT, &type},
-                               {"--prompt", OPTION_INT, &b.prompt, 1, 1 << 20},
-                               {"--context", OPTION_INT, &b.context, 0, 1 << 20},
-                               {"--batch", OPTION_INT, &b.batch, 1, 1024},
-                               {"--steps", OPTION_INT, &b.steps, 1, 1 << 16},
-                               {"--runs", OPTION_INT, &b.runs, 1, MAX_RUNS},
-                               {"--threads", OPTION_INT, &b.threads, 0, 512},
-                               {"--json", OPTION_FLAG, &b.json},
+    const option_row rows[] = {{"--model", OPTION_TEXT, &c.model},
+                               {"--shape", OPTION_TEXT, &c.shape},
+                               {"--type", OPTION_TEXT, &c.type},
+                               {"--roofline", OPTION_FLAG, &c.roofline},
+                               {"--only", OPTION_TEXT, &c.only},
+                               {"--mixed", OPTION_FLAG, &c.mixed},
+                               {"--shared", OPTION_INT, &c.shared, 1, MOST_SEQUENCES},
+                               {"--prompt", OPTION_INT, &c.prompt, 1, 1 << 20},
+                               {"--context", OPTION_INT, &c.context, 0, 1 << 20},
+                               {"--batch", OPTION_TEXT, &c.batch},
+                               {"--steps", OPTION_INT, &c.steps, 1, 1 << 16},
+                               {"--runs", OPTION_INT, &c.runs, 1, BENCH_MAX_RUNS},
+                               {"--kv", OPTION_TEXT, &c.kv},
+                               {"--longest", OPTION_INT, &c.longest, 16, 1 << 20},
+                               {"--threads", OPTION_INT, &c.threads, 0, 512},
+                               {"--json", OPTION_FLAG, &c.json},
                                {0}};
     if (!cli_options(&command_bench, argc, argv, rows, NULL, 0, &n_words, &helped)) {
         return EXIT_USAGE;
@@ -219,10 +252,10 @@ static int run(int argc, char **argv) {
     if (helped) {
         return EXIT_DONE;
     }
-    if (!b.path == !shape) {
-        return cli_usage(&command_bench, "Name either --model or --shape.");
+    if (!understand(&c, &b)) {
+        return EXIT_USAGE;
     }
     err  e = {0};
-    bool ok = shape ? with_shape(&b, shape, type, &e) : bench_model(&b, &e);
+    bool ok = c.shape ? with_shape(&b, c.shape, &e) : bench_all(&b, &e);
     return ok ? EXIT_DONE : cli_fail(&e);
 }

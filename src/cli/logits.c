@@ -17,13 +17,13 @@ const command command_logits = {
     .summary = "the logits of every position of given token ids",
     .run = run,
     .help =
-        "Usage: pare logits --model FILE --tokens FILE.json --out FILE.f32 [--kv f16|f32] [--threads N]\n\n"
+        "Usage: pare logits --model FILE --tokens FILE.json --out FILE.f32 [--kv TYPE] [--threads N]\n\n"
         "The tokens are one list of ids or a list of lists; each list runs from an empty cache. The output is\n"
         "little-endian float32 [n_tokens, n_vocab], all positions of the first list, then of the second, and so on.\n\n"
         "  --model FILE   a GGUF file\n"
         "  --tokens FILE  JSON; - is standard input\n"
         "  --out FILE     where the numbers go\n"
-        "  --kv TYPE      f16 (default) or f32, for exact comparison\n"
+        "  --kv TYPE      how keys and values are kept: f16 (default), f32 for exact comparison, q8_0, q4_0\n"
         "  --threads N    default one a core\n\n"
         "Example:\n"
         "  echo '[[1,2,3],[4,5]]' | pare logits --model m.gguf --tokens - --out logits.f32 --kv f32\n"};
@@ -36,38 +36,61 @@ typedef struct job {
     FILE        *out;
 } job;
 
+static bool read_ids(const job *j, const cJSON *list, int number, int32_t *ids, err *e) {
+    int          at = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, list) {
+        double id = cJSON_IsNumber(item) ? item->valuedouble : -1;
+        if (id < 0 || id >= j->m->shape.vocab || id != (double)(int32_t)id) {
+            return err_set(e, ERR_INVALID, "Token %d of list %d is not an id from 0 to %d.", at, number,
+                           j->m->shape.vocab - 1);
+        }
+        ids[at++] = (int32_t)id;
+    }
+    return true;
+}
+
+/* The sequence has begun; its cache has room for all n. */
+static bool run_ids(job *j, kv_cache *kv, const int32_t *ids, int n, err *e) {
+    for (int at = 0; at < n;) {
+        forward_token batch[CHUNK];
+        int           count = n - at < CHUNK ? n - at : CHUNK;
+        for (int i = 0; i < count; i++) {
+            batch[i] = (forward_token){.id = ids[at + i], .position = at + i, .logits = true};
+        }
+        if (!kv_reserve(kv, 0, at + count)) {
+            return err_set(e, ERR_INTERNAL, "The cache has no room for token %d of %d; this is a bug.", at, n);
+        }
+        const float *logits = forward_run(j->f, kv, batch, count);
+        size_t       values = (size_t)count * (size_t)j->m->shape.vocab;
+        if (fwrite(logits, sizeof(float), values, j->out) != values) {
+            return err_set(e, ERR_IO, "The output could not be written; is the disk full?");
+        }
+        at += count;
+        kv_commit(kv, 0, at);
+    }
+    return true;
+}
+
 static bool run_list(job *j, const cJSON *list, int number, err *e) {
-    int n = cJSON_GetArraySize(list), at = 0;
+    int n = cJSON_GetArraySize(list);
     if (n == 0) {
         return err_set(e, ERR_INVALID, "List %d of the tokens is empty.", number);
     }
-    kv_cache *kv = kv_open(&j->m->shape, 1, n, j->type, e);
-    if (!kv) {
-        return false;
+    int32_t *ids = malloc((size_t)n * sizeof *ids);
+    if (!ids) {
+        return err_set(e, ERR_MEMORY, "Out of memory for %d tokens.", n);
     }
-    bool         ok = true;
-    const cJSON *item = list->child;
-    while (ok && at < n) {
-        forward_token batch[CHUNK];
-        int           count = 0;
-        for (; item && count < CHUNK; item = item->next, count++) {
-            double id = cJSON_IsNumber(item) ? item->valuedouble : -1;
-            if (id < 0 || id >= j->m->shape.vocab || id != (double)(int32_t)id) {
-                ok = err_set(e, ERR_INVALID, "Token %d of list %d is not an id from 0 to %d.", at + count, number,
-                             j->m->shape.vocab - 1);
-                break;
-            }
-            batch[count] = (forward_token){.id = (int32_t)id, .position = at + count, .logits = true};
-        }
-        if (ok) {
-            const float *logits = forward_run(j->f, kv, batch, count);
-            size_t       values = (size_t)count * (size_t)j->m->shape.vocab;
-            ok = fwrite(logits, sizeof(float), values, j->out) == values ||
-                 err_set(e, ERR_IO, "The output could not be written; is the disk full?");
-            at += count;
-        }
+    kv_options o = {.type = j->type, .sequences = 1, .context = n};
+    kv_cache  *kv = read_ids(j, list, number, ids, e) ? kv_open(&j->m->shape, &o, e) : NULL;
+    bool       ok = kv != NULL;
+    if (ok) {
+        kv_begin(kv, 0, (kv_scope){0}, ids, n, false);
+        ok = run_ids(j, kv, ids, n, e);
+        kv_release(kv, 0);
     }
     kv_close(kv);
+    free(ids);
     return ok;
 }
 
@@ -140,8 +163,9 @@ static int run(int argc, char **argv) {
     if (!path || !tokens || !out) {
         return cli_usage(&command_logits, "--model, --tokens and --out are needed.");
     }
-    if (strcmp(kv, "f16") != 0 && strcmp(kv, "f32") != 0) {
-        return cli_usage(&command_logits, "--kv takes f16 or f32, not \"%s\".", kv);
+    kv_type type;
+    if (!kv_type_named(kv, &type)) {
+        return cli_usage(&command_logits, "--kv takes f16, f32, q8_0 or q4_0, not \"%s\".", kv);
     }
-    return compute(path, tokens, out, strcmp(kv, "f32") == 0 ? KV_F32 : KV_F16, (int)threads);
+    return compute(path, tokens, out, type, (int)threads);
 }

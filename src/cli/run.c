@@ -28,6 +28,7 @@ const command command_run = {
         "  --system TEXT     a system message\n"
         "  --raw             no chat template: the model goes on with the text itself\n"
         "  --context N       tokens that fit; default the model's, at most 8192\n"
+        "  --kv TYPE         how keys and values are kept: f16 (default), f32, q8_0, q4_0\n"
         "  --threads N       compute threads; default one a core\n"
         "  --stats           prints tokens and tokens/s after each answer\n"
         "  --json            the answer as one JSON object (with a PROMPT only)\n\n"
@@ -41,6 +42,7 @@ typedef struct run_options {
     int64_t     max_tokens, seed, context, threads;
     double      temperature, top_p;
     bool        raw, stats, json;
+    kv_type     kv;
 } run_options;
 
 typedef struct chat {
@@ -195,7 +197,7 @@ static bool talk(chat *c, err *e) {
 }
 
 static backend *open_model(const run_options *o, pool *p, err *e) {
-    local_options local = {.sequences = 1, .context = (int)o->context};
+    local_options local = {.sequences = 1, .context = (int)o->context, .kv = o->kv};
     cli_progress("loading", -1);
     const asset *a = strcmp(o->model, "storyteller") == 0 ? asset_find("models/storyteller.gguf") : NULL;
     backend     *b = a ? backend_local(o->model, NULL, a->data, a->size, p, &local, e)
@@ -240,7 +242,7 @@ static int chat_with(const run_options *o) {
 
 static int run(int argc, char **argv) {
     run_options      o = {.seed = -1, .temperature = 0.6, .top_p = 0.95};
-    const char      *words[2];
+    const char      *words[2], *kv = "f16";
     bool             helped;
     int              n_words;
     const option_row rows[] = {{"--max-tokens", OPTION_INT, &o.max_tokens, 1, 1 << 24},
@@ -250,6 +252,7 @@ static int run(int argc, char **argv) {
                                {"--system", OPTION_TEXT, &o.system},
                                {"--raw", OPTION_FLAG, &o.raw},
                                {"--context", OPTION_INT, &o.context, 16, 1 << 24},
+                               {"--kv", OPTION_TEXT, &kv},
                                {"--threads", OPTION_INT, &o.threads, 0, 512},
                                {"--stats", OPTION_FLAG, &o.stats},
                                {"--json", OPTION_FLAG, &o.json},
@@ -262,6 +265,9 @@ static int run(int argc, char **argv) {
     }
     if (n_words == 0) {
         return cli_usage(&command_run, "Name a model: a GGUF file, or storyteller.");
+    }
+    if (!kv_type_named(kv, &o.kv)) {
+        return cli_usage(&command_run, "--kv takes f16, f32, q8_0 or q4_0, not \"%s\".", kv);
     }
     o.model = words[0];
     o.prompt = n_words > 1 ? words[1] : NULL;

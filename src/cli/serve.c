@@ -27,9 +27,23 @@ const command command_serve = {
         "  --threads N          compute threads; default one a core\n"
         "  --no-cache           recall nothing\n"
         "  --quiet              log warnings only\n\n"
+        "For all local models (in the file: models.NAME.kv, .kv_memory and so on):\n"
+        "  --context N          tokens of a prompt and its answer; default the model's, at most 8192\n"
+        "  --sequences N        prompts that run at once; default 16\n"
+        "  --queue N            prompts that may wait; default 1024\n"
+        "  --step-tokens N      tokens of one pass at most; default 256\n"
+        "  --step-ms N          a pass that serves running answers takes no more prompt than fits in this time\n"
+        "  --kv TYPE            how keys and values are kept: f16 (default), f32, q8_0, q4_0\n"
+        "  --kv-memory SIZE     memory for them, as 2G; default room for all sequences, at most 1 GiB\n"
+        "  --kv-disk DIR        prefixes of prompts rest here too and survive a restart\n"
+        "  --kv-disk-size SIZE  room there; default 4 GiB\n"
+        "  --overflow HOW       a full context: error (default), or slide: its middle is dropped\n"
+        "  --share-prefixes WHO whose prompts may share stored prefixes: those of one key (key, the default), or "
+        "all\n\n"
         "Examples:\n"
         "  pare serve\n"
         "  pare serve --model tiny=tinyllama-1.1b.Q4_0.gguf --stands-in-for gpt-4o-mini\n"
+        "  pare serve --kv q8_0 --kv-disk /var/cache/pare --kv-disk-size 8G\n"
         "  OPENAI_API_KEY=... pare serve --config pare.yaml\n\n"
         "Exit: 0 asked to end, 1 it failed, 2 wrong options or configuration\n"};
 
@@ -79,6 +93,33 @@ static bool read_all(settings *s, const char *config, const char *listen, const 
     return ok && settings_check(s, e);
 }
 
+/* The options of local models, by the names that the file has for them. */
+typedef struct local_flags {
+    char        names[SETTINGS_LOCAL][24]; /* "--kv-memory" */
+    const char *values[SETTINGS_LOCAL];
+} local_flags;
+
+static void add_local_rows(local_flags *f, option_row *rows) {
+    for (int i = 0; i < SETTINGS_LOCAL; i++) {
+        snprintf(f->names[i], sizeof f->names[i], "--%s", settings_local_name(i));
+        for (char *p = f->names[i]; *p; p++) {
+            *p = *p == '_' ? '-' : *p;
+        }
+        rows[i] = (option_row){f->names[i], OPTION_TEXT, &f->values[i]};
+    }
+}
+
+static bool take_local(settings *s, const local_flags *f, err *e) {
+    for (int i = 0; i < SETTINGS_LOCAL; i++) {
+        if (f->values[i] && !settings_local_flag(s, settings_local_name(i), f->values[i], e)) {
+            char sentence[sizeof e->text];
+            memcpy(sentence, e->text, sizeof sentence);
+            return err_set(e, ERR_INVALID, "%s %s", f->names[i], sentence);
+        }
+    }
+    return true;
+}
+
 static void say(const char *line) {
     cli_progress(line, -1);
 }
@@ -115,28 +156,26 @@ static int run(int argc, char **argv) {
     if (!s) {
         return cli_fail(&e);
     }
-    const char      *config = NULL, *listen = NULL, *data = NULL, *stands_in = NULL;
-    int64_t          loops = -1, threads = -1;
-    bool             no_cache = false, quiet = false, helped;
-    int              n_words;
-    const option_row rows[] = {{"--config", OPTION_TEXT, &config},
-                               {"--listen", OPTION_TEXT, &listen},
-                               {"--data", OPTION_TEXT, &data},
-                               {"--stands-in-for", OPTION_TEXT, &stands_in},
-                               {"--loops", OPTION_INT, &loops, 0, 64},
-                               {"--threads", OPTION_INT, &threads, 0, 512},
-                               {"--no-cache", OPTION_FLAG, &no_cache},
-                               {"--quiet", OPTION_FLAG, &quiet},
-                               {"--model", OPTION_TEXT, &config}, /* taken out before; here for the nearest name */
-                               {0}};
-    int              code = take_models(s, &argc, argv, &e);
+    const char *config = NULL, *listen = NULL, *data = NULL, *stands_in = NULL;
+    int64_t     loops = -1, threads = -1;
+    bool        no_cache = false, quiet = false, helped;
+    int         n_words;
+    local_flags local = {0};
+    option_row  rows[10 + SETTINGS_LOCAL] = {
+         {"--config", OPTION_TEXT, &config},     {"--listen", OPTION_TEXT, &listen},
+         {"--data", OPTION_TEXT, &data},         {"--stands-in-for", OPTION_TEXT, &stands_in},
+         {"--loops", OPTION_INT, &loops, 0, 64}, {"--threads", OPTION_INT, &threads, 0, 512},
+         {"--no-cache", OPTION_FLAG, &no_cache}, {"--quiet", OPTION_FLAG, &quiet},
+         {"--model", OPTION_TEXT, &config}}; /* taken out before; here for the nearest name */
+    add_local_rows(&local, rows + 9);
+    int code = take_models(s, &argc, argv, &e);
     if (code == EXIT_DONE && !cli_options(&command_serve, argc, argv, rows, NULL, 0, &n_words, &helped)) {
         code = EXIT_USAGE;
     } else if (code == EXIT_DONE && !helped) {
         for (int i = 0; stands_in && i < s->n_models; i++) {
             s->models[i].stands_in_for = stands_in;
         }
-        if (!read_all(s, config, listen, data, &e)) {
+        if (!take_local(s, &local, &e) || !read_all(s, config, listen, data, &e)) {
             code = cli_fail(&e);
         } else {
             s->loops = loops >= 0 ? (int)loops : s->loops;

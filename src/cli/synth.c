@@ -12,7 +12,8 @@ const command command_synth = {.name = "synth",
                                .run = run,
                                .help = "Usage: pare synth --shape NAME --type TYPE -o FILE [--seed N]\n\n"
                                        "  --shape NAME  llama-1b and others; `--shape list` names them\n"
-                                       "  --type TYPE   f32, f16, bf16, q8_0 or q4_0, for all matrices\n"
+                                       "  --type TYPE   f32, f16, bf16, q8_0, q4_0, q4_k or q6_k for all matrices, or\n"
+                                       "                q4_k_m: q4_k, the most sensitive matrices in q6_k\n"
                                        "  -o, --out F   the file to write; it appears when it is whole\n"
                                        "  --seed N      the same seed gives the same bytes (default 1)\n\n"
                                        "Example:\n"
@@ -49,12 +50,8 @@ static int run(int argc, char **argv) {
     if (!shape || !type || !out) {
         return cli_usage(&command_synth, "--shape, --type and -o are needed.");
     }
-    const block_format *f = block_format_named(type);
-    if (!f) {
-        return cli_usage(&command_synth, "\"%s\" is not a type that pare writes (f32, f16, bf16, q8_0, q4_0).", type);
-    }
     err  e = {0};
-    bool ok = synth_write(shape, f, (uint64_t)seed, out, progress, NULL, &e);
+    bool ok = synth_write(shape, type, (uint64_t)seed, out, progress, NULL, &e);
     cli_progress_end();
     return ok ? EXIT_DONE : cli_fail(&e);
 }

@@ -32,7 +32,8 @@ typedef struct prompt { /* of a completion: text or ids */
     int         n_ids;
 } prompt;
 
-#define REQUEST_MAX_STOP 16
+#define REQUEST_MAX_STOP     16
+#define REQUEST_MAX_PRIORITY 100 /* either way */
 
 typedef struct request {
     request_kind kind;
@@ -55,6 +56,11 @@ typedef struct request {
     int         top_logprobs; /* 0..20 */
 
     bool stream, include_usage;
+
+    /* How a model of our own schedules it, never what it answers: in no cache key. */
+    int         priority; /* smaller goes first; by read_local */
+    bool        no_reuse; /* computes the whole prompt again; by read_local */
+    const char *space;    /* whose stored prefixes it may share; NULL: nobody's name. Set by who admits the request */
 
     cJSON      *body; /* the parsed JSON; freed by request_free */
     const char *raw;  /* the client's bytes */
@@ -96,6 +102,15 @@ bool answer_complete(const answer *a); /* every choice has a finish reason */
 
 /* ---- what a backend says ---- */
 
+/* How a model of our own came by its answer. Of several prompts the numbers are sums, and `miss` is that of the prompt
+ * of which most had to be computed. */
+typedef struct kv_report {
+    int64_t     prompt, cached; /* tokens; cached: their keys and values were there */
+    const char *miss;           /* why not more: "none", "new", "diverge", "evicted", "off" */
+    int         preempted;      /* how often its memory went to older requests and was computed again */
+    int64_t     slid;           /* tokens dropped from the middle of a full context */
+} kv_report;
+
 typedef enum event_kind {
     EVENT_DELTA, /* a piece of one choice; maybe its finish; maybe usage */
     EVENT_WHOLE, /* the whole answer at once: `whole`, which the receiver may move out of (and then must zero) */
@@ -131,6 +146,7 @@ typedef struct event {
     const char           *body_type;   /* its content type */
     const char           *retry_after; /* header to hand on, or NULL */
     int64_t               queued_us;   /* EVENT_DONE of a local backend: time before its first step */
+    const kv_report      *kv;          /* EVENT_DONE of a local backend, else NULL */
 } event;
 
 /* Adds a delta to the answer (any order of choices, bounded). */
@@ -146,6 +162,8 @@ typedef struct dialect {
 
     /* The client's side. */
     bool (*read_request)(request_kind kind, const char *body, size_t n, arena *memory, request *out, err *e);
+    /* The members that only models of our own obey; for others they are unknown ones, which pass on unread. */
+    bool (*read_local)(request *r, err *e);
     /* Everything that can change the answer and nothing that cannot, always in the same bytes; for the cache key. */
     bool (*canonical)(const request *r, str *out);
     bool (*write_answer)(request_kind kind, const answer *a, str *out);

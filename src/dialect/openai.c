@@ -4,6 +4,7 @@
 const dialect dialect_openai = {
     .name = "openai",
     .read_request = openai_read_request,
+    .read_local = openai_read_local,
     .canonical = openai_canonical,
     .write_answer = openai_write_answer,
     .write_chunk = openai_write_chunk,

@@ -6,6 +6,7 @@
 
 /* openai_request.c, openai_canonical.c, openai_splice.c: see the members of struct dialect. */
 bool openai_read_request(request_kind kind, const char *body, size_t n, arena *memory, request *out, err *e);
+bool openai_read_local(request *r, err *e);
 bool openai_canonical(const request *r, str *out);
 bool openai_write_request(const request *r, const char *model, bool ask_usage, str *out);
 

@@ -17,6 +17,7 @@ static const struct {
     double      number;
 } defaults[] = {
     {"best_of", DROP_NUMBER, 1},
+    {"cache_prompt", DROP_ALWAYS, 0},
     {"echo", DROP_FALSE, 0},
     {"frequency_penalty", DROP_NUMBER, 0},
     {"ignore_eos", DROP_FALSE, 0},
@@ -27,6 +28,7 @@ static const struct {
     {"metadata", DROP_ALWAYS, 0},
     {"n", DROP_NUMBER, 1},
     {"presence_penalty", DROP_NUMBER, 0},
+    {"priority", DROP_ALWAYS, 0},
     {"prompt_cache_key", DROP_ALWAYS, 0},
     {"safety_identifier", DROP_ALWAYS, 0},
     {"service_tier", DROP_ALWAYS, 0},

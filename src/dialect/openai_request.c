@@ -478,3 +478,16 @@ bool openai_read_request(request_kind kind, const char *body, size_t n, arena *m
     *out = failed;
     return false;
 }
+
+bool openai_read_local(request *r, err *e) {
+    int64_t priority = 0;
+    bool    cache = true;
+    if (json_get_int(r->body, "", "priority", -REQUEST_MAX_PRIORITY, REQUEST_MAX_PRIORITY, &priority, e) &&
+        json_get_bool(r->body, "", "cache_prompt", &cache, e)) {
+        r->priority = (int)priority;
+        r->no_reuse = !cache;
+        return true;
+    }
+    end_sentence(e);
+    return false;
+}

@@ -197,6 +197,9 @@ static const char *code_of(const err *e, int status) {
     if (status == 404 && strcmp(e->param, "model") == 0) {
         return "model_not_found";
     }
+    if (e->code == ERR_CONTEXT) {
+        return "context_length_exceeded";
+    }
     switch (status) {
     case 401:
         return "invalid_api_key";

@@ -4,6 +4,7 @@ int error_status(err_code code) {
     switch (code) {
     case ERR_INVALID:
     case ERR_UNSUPPORTED:
+    case ERR_CONTEXT:
         return 400;
     case ERR_DENIED:
         return 401;

@@ -10,6 +10,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "engine/attention.h"
+#include "tensor/kernels.h"
+
 #define ROW_GRAIN 4 /* rows of element-wise work worth waking a thread for */
 
 struct forward {
@@ -29,8 +32,8 @@ struct forward {
     float *gate, *up; /* [ffn] */
     float *turn;      /* [rope_dim/2][2] cosine and sine of the row's position */
     float *logits;    /* [max_logits][vocab] */
-    float *scores;    /* [threads][heads per K/V head][context] */
-    size_t scores_of_thread;
+
+    attention *plan; /* who attends to what in this step */
 
     char  *memory; /* all of the above, one mapping; pages are touched when used */
     size_t memory_bytes;
@@ -79,8 +82,6 @@ static void lay_out(forward *f, carve *c) {
     f->up = take(c, rows, s->ffn);
     f->turn = take(c, rows, s->rope_dim);
     f->logits = take(c, f->max_logits, s->vocab);
-    f->scores_of_thread = (size_t)(s->heads / s->kv_heads) * (size_t)s->context;
-    f->scores = take(c, pool_threads(f->p), (int64_t)f->scores_of_thread);
     f->rows = (int *)(void *)take(c, rows, 1);
 }
 
@@ -142,6 +143,11 @@ forward *forward_new(const model *m, pool *p, int max_tokens, int max_logits, er
         forward_free(f);
         return NULL;
     }
+    f->plan = attention_new(&m->shape, p, max_tokens, e);
+    if (!f->plan) {
+        forward_free(f);
+        return NULL;
+    }
     if (!find_frequencies(f) || !map_scratch(f)) {
         err_set(e, ERR_MEMORY, "out of memory for a forward pass of %d tokens a step; lower the tokens of a step",
                 max_tokens);
@@ -159,6 +165,7 @@ void forward_free(forward *f) {
         munmap(f->memory, f->memory_bytes);
     }
     activations_free(f->input);
+    attention_free(f->plan);
     free(f->frequency);
     free(f);
 }
@@ -240,26 +247,6 @@ static void place_rows(void *arg, int begin, int end, int thread) {
     }
 }
 
-/* Items are (row, K/V head): the query heads of one group read that head's history once. */
-static void attend_items(void *arg, int begin, int end, int thread) {
-    forward           *f = arg;
-    const model_shape *s = &f->m->shape;
-    int                group = s->heads / s->kv_heads;
-    float             *scores = f->scores + (size_t)thread * f->scores_of_thread;
-    float              scale = 1.0f / sqrtf((float)s->head_dim);
-    for (int item = begin; item < end; item++) {
-        int                  row = item / s->kv_heads;
-        int                  head = item % s->kv_heads;
-        const forward_token *t = &f->tokens[f->rows[row]];
-        size_t               at = (size_t)row * (size_t)(s->heads * s->head_dim) + (size_t)(head * group * s->head_dim);
-        int64_t              stride;
-        const void          *keys = kv_keys(f->kv, f->layer, t->sequence, head, &stride);
-        const void          *values = kv_values(f->kv, f->layer, t->sequence, head, &stride);
-        f->k->attend(kv_type_of(f->kv), f->q + at, group, s->head_dim, keys, values, stride, t->position + 1, scale,
-                     scores, f->mixed + at);
-    }
-}
-
 static void add_and_norm(forward *f, int row, const float *bias, const float *norm) {
     const model_shape *s = &f->m->shape;
     float             *x = row_of(f->x, row, s->dim);
@@ -304,13 +291,13 @@ static void each_row(forward *f, pool_fn fn) {
 
 /* y[i] = w[i] x for matrices that share their input. */
 static void project(forward *f, const float *x, int cols, int count, const matrix *const *w, float *const *y) {
-    int  ldy[3];
-    bool int8 = false;
+    int      ldy[3];
+    unsigned forms = 0;
     for (int i = 0; i < count; i++) {
         ldy[i] = w[i]->rows;
-        int8 |= matrix_wants_int8(w[i]);
+        forms |= matrix_form(w[i]);
     }
-    activations_set(f->input, f->p, x, f->n, cols, int8);
+    activations_set(f->input, f->p, x, f->n, cols, forms);
     matrix_multiply(f->p, count, w, f->input, y, ldy);
 }
 
@@ -340,8 +327,9 @@ static void attention_block(forward *f) {
     each_row(f, place_rows);
     if (f->layer + 1 == s->layers) {
         keep_wanted_rows(f);
+        attention_plan(f->plan, f->kv, f->tokens, f->rows, f->n);
     }
-    pool_run(f->p, f->n * s->kv_heads, 1, attend_items, f);
+    attention_run(f->plan, f->kv, f->layer, f->q, f->mixed);
     project(f, f->mixed, s->heads * s->head_dim, 1, (const matrix *const[]){&w->o}, (float *const[]){f->projected});
     each_row(f, after_attention);
 }
@@ -360,6 +348,7 @@ const float *forward_run(forward *f, kv_cache *kv, const forward_token *tokens, 
     f->tokens = tokens;
     f->n = n;
     each_row(f, begin_rows);
+    attention_plan(f->plan, kv, tokens, f->rows, n);
     for (f->layer = 0; f->layer < f->m->shape.layers; f->layer++) {
         attention_block(f);
         if (f->n == 0) {
@@ -369,4 +358,8 @@ const float *forward_run(forward *f, kv_cache *kv, const forward_token *tokens, 
     }
     project(f, f->normed, f->m->shape.dim, 1, (const matrix *const[]){&f->m->output}, (float *const[]){f->logits});
     return f->logits;
+}
+
+void forward_shared(const forward *f, int *tokens, int64_t *positions) {
+    attention_shared(f->plan, tokens, positions);
 }

@@ -17,16 +17,20 @@ typedef struct forward forward;
 
 typedef struct forward_token {
     int32_t id;
-    int     sequence; /* a slot of the kv cache */
-    int     position; /* 0-based in its sequence; tokens of one sequence come in order */
+    int     sequence; /* of the kv cache, which has room for its position */
+    int     position; /* 0-based in its sequence; tokens of one sequence lie together and in order */
     bool    logits;   /* wanted for this token */
 } forward_token;
 
 forward *forward_new(const model *m, pool *p, int max_tokens, int max_logits, err *e);
 void     forward_free(forward *f);
 
-/* Ids, slots and positions must be in range (the caller checked them). Returns the logits of the wanted tokens in
+/* Ids, sequences and positions must be in range (the caller checked them). Returns the logits of the wanted tokens in
  * order, [wanted][vocab], valid until the next call. Each row has the same bits whatever else is in the batch. */
 const float *forward_run(forward *f, kv_cache *kv, const forward_token *tokens, int n);
+
+/* Of the last run: tokens whose history was read together with others', and the positions that were not read again for
+ * it (a layer). */
+void forward_shared(const forward *f, int *tokens, int64_t *positions);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/arena.h"
 #include "model/gguf_write.h"
@@ -16,12 +17,31 @@ typedef struct synth_shape {
 
 static const synth_shape shapes[] = {
     {"llama-tiny", "0.2 million parameters, for tests", 64, 2, 4, 2, 192, 512, 256, 10000},
+    {"llama-small", "1.3 million parameters, for tests of blocks of 256", 256, 2, 4, 2, 512, 512, 512, 10000},
     {"llama-160m", "162 million parameters (LLaMA-160M)", 768, 12, 12, 12, 3072, 32000, 2048, 10000},
     {"llama-1b", "1.1 billion parameters (TinyLlama-1.1B)", 2048, 22, 32, 4, 5632, 32000, 2048, 10000},
     {"llama-8b", "8.0 billion parameters (Llama 3 8B)", 4096, 32, 32, 8, 14336, 128256, 8192, 500000},
 };
 
-enum { SHAPES = sizeof shapes / sizeof *shapes, PIECE_VALUES = 1 << 16, PROGRESS_BYTES = 16 << 20 };
+/* A mixture has its sensitive matrices in `finer`. `file_type` is GGUF's number for general.file_type. */
+typedef struct synth_type {
+    const char *name;
+    block_type  main, finer;
+    int         file_type;
+} synth_type;
+
+static const synth_type types[] = {
+    {"f32", BLOCK_F32, BLOCK_F32, 0},     {"f16", BLOCK_F16, BLOCK_F16, 1},       {"bf16", BLOCK_BF16, BLOCK_BF16, 32},
+    {"q8_0", BLOCK_Q8_0, BLOCK_Q8_0, 7},  {"q4_0", BLOCK_Q4_0, BLOCK_Q4_0, 2},    {"q4_k", BLOCK_Q4_K, BLOCK_Q4_K, 14},
+    {"q6_k", BLOCK_Q6_K, BLOCK_Q6_K, 18}, {"q4_k_m", BLOCK_Q4_K, BLOCK_Q6_K, 15},
+};
+
+enum {
+    SHAPES = sizeof shapes / sizeof *shapes,
+    TYPES = sizeof types / sizeof *types,
+    PIECE_VALUES = 1 << 16, /* a multiple of every block */
+    PROGRESS_BYTES = 16 << 20
+};
 
 const char *synth_shape_name(int i) {
     return i >= 0 && i < SHAPES ? shapes[i].name : NULL;
@@ -31,16 +51,34 @@ const char *synth_shape_about(int i) {
     return i >= 0 && i < SHAPES ? shapes[i].about : NULL;
 }
 
-static const synth_shape *shape_named(const char *name, err *e) {
-    char   known[200];
+const char *synth_type_name(int i) {
+    return i >= 0 && i < TYPES ? types[i].name : NULL;
+}
+
+/* "a, b, c" of what there is, for a sentence that refuses a name. */
+static void list_names(const char *(*name_at)(int i), char *out, size_t size) {
     size_t n = 0;
-    for (int i = 0; i < SHAPES; i++) {
+    for (int i = 0; name_at(i) && n < size; i++)
+        n += (size_t)snprintf(out + n, size - n, "%s%s", i ? ", " : "", name_at(i));
+}
+
+static const synth_shape *shape_named(const char *name, err *e) {
+    char known[200];
+    for (int i = 0; i < SHAPES; i++)
         if (strcmp(shapes[i].name, name) == 0)
             return &shapes[i];
-        if (n < sizeof known)
-            n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", shapes[i].name);
-    }
+    list_names(synth_shape_name, known, sizeof known);
     err_set(e, ERR_NOT_FOUND, "there is no shape \"%.60s\"; there are %s", name, known);
+    return NULL;
+}
+
+static const synth_type *type_named(const char *name, err *e) {
+    char known[200];
+    for (int i = 0; i < TYPES; i++)
+        if (strcasecmp(types[i].name, name) == 0)
+            return &types[i];
+    list_names(synth_type_name, known, sizeof known);
+    err_set(e, ERR_NOT_FOUND, "\"%.60s\" is not a type of synthetic models; there are %s", name, known);
     return NULL;
 }
 
@@ -92,40 +130,78 @@ static void random_q8_0(uint64_t *state, float deviation, uint8_t *out, int64_t 
     }
 }
 
-typedef struct synth {
-    const synth_shape  *shape;
-    const block_format *type;
-    uint64_t            state;
-    gguf_writer        *w;
-    arena              *memory; /* texts of the vocabulary */
-    float              *values; /* [PIECE_VALUES] */
-    uint8_t            *blocks; /* the same, as blocks of up to 4 bytes a value */
-    int64_t             total, done, told;
-    synth_progress      progress;
-    void               *arg;
-} synth;
-
-static void random_blocks(synth *s, float deviation, int64_t n) {
-    if (s->type->type == BLOCK_Q4_0) {
-        random_q4_0(&s->state, deviation, s->blocks, n);
-    } else if (s->type->type == BLOCK_Q8_0) {
-        random_q8_0(&s->state, deviation, s->blocks, n);
-    } else {
-        for (int64_t i = 0; i < n; i++)
-            s->values[i] = uniform(&s->state) * deviation * 1.7320508f;
-        block_from_f32(s->type->type, s->values, s->blocks, n);
+static void random_bytes(uint64_t *state, uint8_t *out, int n) {
+    for (int i = 0; i < n; i += 8) {
+        uint64_t r = next(state);
+        memcpy(out + i, &r, n - i < 8 ? (size_t)(n - i) : sizeof r);
     }
 }
 
-static bool write_matrix(synth *s, int64_t rows, int64_t cols) {
+/* A Q4_K block { f16 d, f16 dmin, 12 bytes of scales and mins, 128 bytes of nibbles }, value = d scale q - dmin min:
+ * scales and mins uniform over 32..63 (their highest bits are bits 5 and 7 of the first eight bytes), q over 0..15, and
+ * dmin = 7.5 d: a mean of zero and a deviation of 244 d. */
+static void random_q4_k(uint64_t *state, float deviation, uint8_t *out, int64_t n) {
+    for (; n > 0; n -= 256, out += 144) {
+        float d = deviation / 243.6f * (1 + 0.5f * uniform(state));
+        put_u16(out, f32_to_f16(d));
+        put_u16(out + 2, f32_to_f16(7.5f * d));
+        random_bytes(state, out + 4, 12 + 128);
+        for (int i = 0; i < 8; i++)
+            out[4 + i] |= 0xa0;
+    }
+}
+
+/* A Q6_K block { 128 bytes of low and 64 of high bits, 16 int8 scales, f16 d }, value = d scale (q - 32): q uniform over
+ * 0..63, scales over 64..127 with a sign, which takes the mean of q - 32 to zero; a deviation of 1798 d. */
+static void random_q6_k(uint64_t *state, float deviation, uint8_t *out, int64_t n) {
+    for (; n > 0; n -= 256, out += 210) {
+        random_bytes(state, out, 192 + 16);
+        for (int i = 192; i < 208; i++) {
+            int scale = 64 + (out[i] & 63);
+            out[i] = (uint8_t)(out[i] & 64 ? -scale : scale);
+        }
+        put_u16(out + 208, f32_to_f16(deviation / 1797.5f * (1 + 0.5f * uniform(state))));
+    }
+}
+
+typedef struct synth {
+    const synth_shape *shape;
+    const synth_type  *type;
+    uint64_t           state;
+    gguf_writer       *w;
+    arena             *memory; /* texts of the vocabulary */
+    float             *values; /* [PIECE_VALUES] */
+    uint8_t           *blocks; /* the same, as blocks of up to 4 bytes a value */
+    int64_t            total, done, told;
+    synth_progress     progress;
+    void              *arg;
+    err               *e;
+} synth;
+
+static void random_blocks(synth *s, block_type type, float deviation, int64_t n) {
+    if (type == BLOCK_Q4_0) {
+        random_q4_0(&s->state, deviation, s->blocks, n);
+    } else if (type == BLOCK_Q8_0) {
+        random_q8_0(&s->state, deviation, s->blocks, n);
+    } else if (type == BLOCK_Q4_K) {
+        random_q4_k(&s->state, deviation, s->blocks, n);
+    } else if (type == BLOCK_Q6_K) {
+        random_q6_k(&s->state, deviation, s->blocks, n);
+    } else {
+        for (int64_t i = 0; i < n; i++)
+            s->values[i] = uniform(&s->state) * deviation * 1.7320508f;
+        block_from_f32(type, s->values, s->blocks, n);
+    }
+}
+
+static bool write_matrix(synth *s, const block_format *type, int64_t rows, int64_t cols) {
     float   deviation = 1 / sqrtf((float)cols);
     int64_t left = rows * cols;
     while (left > 0) {
-        int64_t n =
-            left < PIECE_VALUES ? left : PIECE_VALUES; /* a multiple of the block: the whole and the piece are */
-        size_t bytes = 0;
-        random_blocks(s, deviation, n);
-        if (!block_row_bytes(s->type, n, &bytes) || !gguf_write_data(s->w, s->blocks, bytes))
+        int64_t n = left < PIECE_VALUES ? left : PIECE_VALUES;
+        size_t  bytes = 0;
+        random_blocks(s, type->type, deviation, n);
+        if (!block_row_bytes(type, n, &bytes) || !gguf_write_data(s->w, s->blocks, bytes))
             return false;
         left -= n;
         s->done += (int64_t)bytes;
@@ -145,40 +221,59 @@ static bool write_norm(synth *s, int64_t n) {
 
 /* ---- tensors: one walk declares them, a second one writes them ---- */
 
-static bool tensor(synth *s, bool declare, const char *name, int64_t rows, int64_t cols) {
-    if (!declare)
-        return rows ? write_matrix(s, rows, cols) : write_norm(s, cols);
+/* `rows` 0: a norm of `cols` values. */
+static bool tensor(synth *s, bool declare, const char *name, block_type matrix_type, int64_t rows, int64_t cols) {
+    const block_format *type = block_format_of(rows ? (int)matrix_type : BLOCK_F32);
     int64_t             shape[2] = {cols, rows};
-    const block_format *type = rows ? s->type : block_format_of(BLOCK_F32);
     size_t              bytes;
+    if (!declare)
+        return rows ? write_matrix(s, type, rows, cols) : write_norm(s, cols);
+    if (!block_row_bytes(type, cols, &bytes))
+        return err_set(s->e, ERR_UNSUPPORTED,
+                       "%s has rows of %lld values, which do not divide into %s blocks of %d: take another type or a "
+                       "larger shape than %s",
+                       name, (long long)cols, type->name, type->values, s->shape->name);
     gguf_write_tensor(s->w, name, type, rows ? 2 : 1, shape);
-    if (rows && block_row_bytes(type, cols, &bytes))
+    if (rows)
         s->total += (int64_t)bytes * rows;
     return true;
 }
 
-/* `rows` 0: a norm of `cols` values. */
-static bool layer_tensor(synth *s, bool declare, int layer, const char *part, int64_t rows, int64_t cols) {
+static bool layer_tensor(synth *s, bool declare, int layer, const char *part, block_type type, int64_t rows,
+                         int64_t cols) {
     char name[64];
     snprintf(name, sizeof name, "blk.%d.%s.weight", layer, part);
-    return tensor(s, declare, name, rows, cols);
+    return tensor(s, declare, name, type, rows, cols);
+}
+
+/* Where common Q4_K_M files have attn_v and ffn_down in the finer type: the first and the last eighth of the layers, and
+ * every third between. */
+static bool sensitive_layer(int i, int n) {
+    return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
+}
+
+static bool layer(synth *s, bool declare, int i) {
+    const synth_shape *m = s->shape;
+    int64_t            kv = (int64_t)m->dim / m->heads * m->kv_heads;
+    block_type         type = s->type->main, finer = sensitive_layer(i, m->layers) ? s->type->finer : type;
+    return layer_tensor(s, declare, i, "attn_norm", type, 0, m->dim) &&
+           layer_tensor(s, declare, i, "attn_q", type, m->dim, m->dim) &&
+           layer_tensor(s, declare, i, "attn_k", type, kv, m->dim) &&
+           layer_tensor(s, declare, i, "attn_v", finer, kv, m->dim) &&
+           layer_tensor(s, declare, i, "attn_output", type, m->dim, m->dim) &&
+           layer_tensor(s, declare, i, "ffn_norm", type, 0, m->dim) &&
+           layer_tensor(s, declare, i, "ffn_gate", type, m->ffn, m->dim) &&
+           layer_tensor(s, declare, i, "ffn_up", type, m->ffn, m->dim) &&
+           layer_tensor(s, declare, i, "ffn_down", finer, m->dim, m->ffn);
 }
 
 static bool tensors(synth *s, bool declare) {
     const synth_shape *m = s->shape;
-    int64_t            kv = (int64_t)m->dim / m->heads * m->kv_heads;
-    bool               ok = tensor(s, declare, "token_embd.weight", m->vocab, m->dim);
+    bool               ok = tensor(s, declare, "token_embd.weight", s->type->main, m->vocab, m->dim);
     for (int i = 0; ok && i < m->layers; i++)
-        ok = layer_tensor(s, declare, i, "attn_norm", 0, m->dim) &&
-             layer_tensor(s, declare, i, "attn_q", m->dim, m->dim) &&
-             layer_tensor(s, declare, i, "attn_k", kv, m->dim) && layer_tensor(s, declare, i, "attn_v", kv, m->dim) &&
-             layer_tensor(s, declare, i, "attn_output", m->dim, m->dim) &&
-             layer_tensor(s, declare, i, "ffn_norm", 0, m->dim) &&
-             layer_tensor(s, declare, i, "ffn_gate", m->ffn, m->dim) &&
-             layer_tensor(s, declare, i, "ffn_up", m->ffn, m->dim) &&
-             layer_tensor(s, declare, i, "ffn_down", m->dim, m->ffn);
-    return ok && tensor(s, declare, "output_norm.weight", 0, m->dim) &&
-           tensor(s, declare, "output.weight", m->vocab, m->dim);
+        ok = layer(s, declare, i);
+    return ok && tensor(s, declare, "output_norm.weight", s->type->main, 0, m->dim) &&
+           tensor(s, declare, "output.weight", s->type->finer, m->vocab, m->dim);
 }
 
 /* ---- vocabulary ---- */
@@ -254,31 +349,13 @@ static bool write_vocabulary(synth *s) {
 
 /* ---- the file ---- */
 
-/* general.file_type: "mostly this", by GGUF's numbers; -1 where there is none. */
-static int file_type(block_type type) {
-    switch (type) {
-    case BLOCK_F32:
-        return 0;
-    case BLOCK_F16:
-        return 1;
-    case BLOCK_Q4_0:
-        return 2;
-    case BLOCK_Q8_0:
-        return 7;
-    case BLOCK_BF16:
-        return 32;
-    }
-    return -1;
-}
-
 static void write_keys(synth *s) {
     const synth_shape *m = s->shape;
     char               name[80];
     snprintf(name, sizeof name, "%s %s (random weights)", m->name, s->type->name);
     gguf_write_text(s->w, "general.architecture", "llama");
     gguf_write_text(s->w, "general.name", name);
-    if (file_type(s->type->type) >= 0)
-        gguf_write_int(s->w, "general.file_type", GGUF_U32, file_type(s->type->type));
+    gguf_write_int(s->w, "general.file_type", GGUF_U32, s->type->file_type);
     gguf_write_int(s->w, "general.quantization_version", GGUF_U32, 2);
     gguf_write_int(s->w, "llama.vocab_size", GGUF_U32, m->vocab);
     gguf_write_int(s->w, "llama.context_length", GGUF_U32, m->context);
@@ -292,10 +369,11 @@ static void write_keys(synth *s) {
     gguf_write_int(s->w, "llama.rope.dimension_count", GGUF_U32, m->dim / m->heads);
 }
 
-bool synth_write(const char *shape, const block_format *type, uint64_t seed, const char *path, synth_progress progress,
+bool synth_write(const char *shape, const char *type, uint64_t seed, const char *path, synth_progress progress,
                  void *arg, err *e) {
-    synth s = {.shape = shape_named(shape, e), .type = type, .progress = progress, .arg = arg};
-    if (!s.shape)
+    synth s = {.shape = shape_named(shape, e), .progress = progress, .arg = arg, .e = e};
+    s.type = s.shape ? type_named(type, e) : NULL;
+    if (!s.type)
         return false;
     s.state = (seed + 1) * 0x9e3779b97f4a7c15ULL; /* a state of zero would stay zero */
     s.state = s.state ? s.state : 1;
@@ -310,11 +388,12 @@ bool synth_write(const char *shape, const block_format *type, uint64_t seed, con
         write_keys(&s);
         ok = write_vocabulary(&s);
     }
-    if (!ok) {
+    if (!ok)
         err_set(e, ERR_MEMORY, "out of memory for a synthetic model");
+    ok = ok && tensors(&s, true);
+    if (!ok) {
         gguf_write_abandon(s.w);
     } else {
-        tensors(&s, true);
         tensors(&s, false); /* what fails here, the writer remembers */
         ok = gguf_write_finish(s.w, e);
     }

@@ -12,6 +12,7 @@
 typedef struct pending {
     front                 *front;
     struct evhttp_request *request; /* NULL once the client has gone */
+    str                    more;    /* members to be added to the answer's object: ,"name":value */
 } pending;
 
 static void gone(struct evhttp_connection *connection, void *arg) {
@@ -23,6 +24,18 @@ static void gone(struct evhttp_connection *connection, void *arg) {
     p->request = NULL;
 }
 
+/* The database's object with the further members in it. */
+static void reply_members(struct evhttp_request *r, const str *json, const str *more) {
+    str all = {0};
+    admin_join(json, more, &all);
+    if (all.failed) {
+        reply_error(r, 500, ERR_MEMORY, "", "Out of memory.");
+    } else {
+        reply_json(r, 200, all.data, all.len);
+    }
+    str_free(&all);
+}
+
 static void answered(void *ctx, const str *json, const err *e) {
     pending *p = ctx;
     if (p->request) {
@@ -30,20 +43,23 @@ static void answered(void *ctx, const str *json, const err *e) {
         if (e) {
             reply_error(p->request, 500, e->code, "", "%s", e->text);
         } else {
-            reply_json(p->request, 200, json->data, json->len);
+            reply_members(p->request, json, &p->more);
         }
     }
     atomic_fetch_sub(&p->front->open, 1);
+    str_free(&p->more);
     free(p);
 }
 
-static void ask(front *f, struct evhttp_request *r, db_query_fn query, const void *arg, size_t n) {
-    pending *p = calloc(1, sizeof *p);
+/* Takes `more` over. */
+static void ask(front *f, struct evhttp_request *r, db_query_fn query, const void *arg, size_t n, str more) {
+    pending *p = more.failed ? NULL : calloc(1, sizeof *p);
     if (!p) {
         reply_error(r, 500, ERR_MEMORY, "", "Out of memory.");
+        str_free(&more);
         return;
     }
-    *p = (pending){.front = f, .request = r};
+    *p = (pending){.front = f, .request = r, .more = more};
     atomic_fetch_add(&f->open, 1);
     connection_watch(evhttp_request_get_connection(r), gone, p);
     db_ask(f->house->gateway.db, f->loop, query, arg, n, answered, p);
@@ -53,10 +69,47 @@ bool admin_query_stats(struct sqlite3 *db, const void *window_us, str *json, err
     return ledger_stats(db, clock_wall_us(), *(const int64_t *)window_us, json, e);
 }
 
+void admin_join(const str *json, const str *more, str *out) {
+    size_t n = json->len > 0 && json->data[json->len - 1] == '}' ? json->len - 1 : json->len;
+    str_add(out, json->data, n);
+    str_add(out, more->data ? more->data : "", more->len);
+    str_add(out, json->data + n, json->len - n);
+}
+
+void admin_engines(const front *f, str *out) {
+    const gateway *g = &f->house->gateway;
+    const char    *comma = "";
+    str_adds(out, ",\"engines\":[");
+    for (int i = 0; i < g->n_backends; i++) {
+        if (g->backends[i]->ops->status) {
+            str_adds(out, comma);
+            g->backends[i]->ops->status(g->backends[i], out);
+            comma = ",";
+        }
+    }
+    str_addc(out, ']');
+}
+
 void admin_stats(front *f, struct evhttp_request *r) {
     int64_t window_us = 0;
+    str     engines = {0};
     if (query_window(r, &window_us)) {
-        ask(f, r, admin_query_stats, &window_us, sizeof window_us);
+        admin_engines(f, &engines);
+        ask(f, r, admin_query_stats, &window_us, sizeof window_us, engines);
+    }
+}
+
+/* The backends' own: those of one kind write theirs together. */
+static void backend_metrics(const gateway *g, str *out) {
+    for (int i = 0; i < g->n_backends; i++) {
+        const backend_ops *ops = g->backends[i]->ops;
+        int                first = 0;
+        while (g->backends[first]->ops != ops) {
+            first++;
+        }
+        if (ops->metrics && first == i) {
+            ops->metrics(g->backends, g->n_backends, out);
+        }
     }
 }
 
@@ -84,11 +137,7 @@ void admin_metrics(front *f, struct evhttp_request *r) {
         "# TYPE pare_ledger_waiting gauge\npare_ledger_waiting %lld\n# HELP pare_ledger_failures_total Failed commits, "
         "retried later.\n# TYPE pare_ledger_failures_total counter\npare_ledger_failures_total %lld\n",
         (long long)d.rows_written, (long long)d.rows_waiting, (long long)d.failures);
-    for (int i = 0; i < g->n_backends; i++) {
-        if (g->backends[i]->ops->metrics) {
-            g->backends[i]->ops->metrics(g->backends[i], &out);
-        }
-    }
+    backend_metrics(g, &out);
     if (out.failed) {
         reply_error(r, 500, ERR_MEMORY, "", "Out of memory.");
     } else {
@@ -146,7 +195,7 @@ void admin_cache(front *f, struct evhttp_request *r) {
     if (query_get(r, "list", limit, sizeof limit) == QUERY_FOUND) {
         long asked = strtol(limit, NULL, 10);
         int  n = asked < 1 ? 50 : asked > 10000 ? 10000 : (int)asked;
-        ask(f, r, query_list, &n, sizeof n);
+        ask(f, r, query_list, &n, sizeof n, (str){0});
         return;
     }
     cache_stats s;

@@ -34,6 +34,23 @@ static void add_money(struct evkeyvalq *headers, const char *name, int64_t micro
     evhttp_add_header(headers, name, text);
 }
 
+/* How the model's cache was used: "cached=1984/2010 miss=diverge"; false when there is nothing to say. */
+static bool kv_text(const exchange *x, char *out, size_t size) {
+    const kv_report *k = &x->kv;
+    bool             usual = strcmp(k->miss ? k->miss : "none", "none") == 0 && k->preempted == 0 && k->slid == 0;
+    if (!x->has_kv || !k->miss || (usual && !x->debug)) {
+        return false;
+    }
+    int n = snprintf(out, size, "cached=%lld/%lld miss=%s", (long long)k->cached, (long long)k->prompt, k->miss);
+    if (k->preempted > 0) {
+        n += snprintf(out + n, size - (size_t)n, " preempted=%d", k->preempted);
+    }
+    if (k->slid > 0) {
+        snprintf(out + n, size - (size_t)n, " slid=%lld", (long long)k->slid);
+    }
+    return true;
+}
+
 static void add_headers(const client *c, const char *type, bool money) {
     const exchange   *x = c->exchange;
     struct evkeyvalq *headers = evhttp_request_get_output_headers(c->request);
@@ -45,6 +62,10 @@ static void add_headers(const client *c, const char *type, bool money) {
     if (money) {
         add_money(headers, "x-pare-cost-usd", x->cost_micro);
         add_money(headers, "x-pare-saved-usd", x->saved_micro);
+    }
+    char kv[160];
+    if (kv_text(x, kv, sizeof kv)) {
+        evhttp_add_header(headers, "x-pare-kv", kv);
     }
     if (x->retry_after) {
         evhttp_add_header(headers, "Retry-After", x->retry_after); /* evhttp refuses values with line breaks */
@@ -218,11 +239,15 @@ static void end_stream(client *c) {
     }
     /* Price and tokens are known only now, after the headers: as comments, which SSE readers pass over. */
     evbuffer_add_printf(out,
-                        ": x-pare-cost-usd %lld.%06lld\n: x-pare-saved-usd %lld.%06lld\n: x-pare-tokens %lld %lld\n\n",
+                        ": x-pare-cost-usd %lld.%06lld\n: x-pare-saved-usd %lld.%06lld\n: x-pare-tokens %lld %lld\n",
                         (long long)(x->cost_micro / 1000000), (long long)(x->cost_micro % 1000000),
                         (long long)(x->saved_micro / 1000000), (long long)(x->saved_micro % 1000000),
                         (long long)x->answer.usage.prompt, (long long)x->answer.usage.completion);
-    evbuffer_add(out, "data: [DONE]\n\n", 14);
+    char kv[160];
+    if (kv_text(x, kv, sizeof kv)) {
+        evbuffer_add_printf(out, ": x-pare-kv %s\n", kv);
+    }
+    evbuffer_add(out, "\ndata: [DONE]\n\n", 15);
     send_chunk(c);
     evhttp_send_reply_end(c->request);
 }
@@ -349,6 +374,8 @@ static void read_headers(exchange *x, struct evhttp_request *r) {
     x->bearer = bearer_of(r);
     x->no_cache = control && has_word(control, "no-cache");
     x->no_store = control && has_word(control, "no-store");
+    const char *debug = evhttp_find_header(headers, "x-pare-debug");
+    x->debug = debug && strcmp(debug, "1") == 0;
 }
 
 void client_begin(front *f, struct evhttp_request *r, request_kind kind) {

@@ -74,6 +74,9 @@ void client_drop_all(front *f); /* the loop and the backends have ended: frees w
 void admin_stats(front *f, struct evhttp_request *r);
 /* db_ask's question for the statistics of the last *(const int64_t *)window_us. */
 bool admin_query_stats(struct sqlite3 *db, const void *window_us, str *json, err *e);
+/* How the local models are now, as a further member of the statistics: ,"engines":[...]; and the two joined. */
+void admin_engines(const front *f, str *out);
+void admin_join(const str *json, const str *more, str *out);
 void admin_cache(front *f, struct evhttp_request *r);
 void admin_metrics(front *f, struct evhttp_request *r);
 

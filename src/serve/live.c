@@ -30,7 +30,8 @@ typedef struct live_client {
     uint64_t               seen;
     int64_t                window_us;
     int                    ticks;
-    bool                   asking; /* a statistics question is at the database */
+    bool                   asking;  /* a statistics question is at the database */
+    str                    engines; /* to be told with its answer */
 } live_client;
 
 void live_row(void *ctx, const ledger_row *row) {
@@ -94,16 +95,26 @@ static void unlink_client(live_client *c) {
     }
 }
 
+static void free_client(live_client *c) {
+    str_free(&c->engines);
+    free(c);
+}
+
 static void on_stats(void *ctx, const str *json, const err *e) {
     live_client *c = ctx;
     c->asking = false;
     atomic_fetch_sub(&c->front->open, 1);
     if (!c->request) {
-        free(c); /* the browser left while we asked */
+        free_client(c); /* the browser left while we asked */
         return;
     }
     if (!e) {
-        send_event(c, "stats", json->data, json->len);
+        str all = {0};
+        admin_join(json, &c->engines, &all);
+        if (!all.failed) {
+            send_event(c, "stats", all.data, all.len);
+        }
+        str_free(&all);
     }
 }
 
@@ -125,6 +136,8 @@ static void tick_client(live_client *c) {
     }
     if (c->ticks++ % STATS_TICKS == 0 && !c->asking) {
         c->asking = true;
+        str_clear(&c->engines);
+        admin_engines(c->front, &c->engines);
         atomic_fetch_add(&c->front->open, 1);
         db_ask(c->front->house->gateway.db, c->front->loop, admin_query_stats, &c->window_us, sizeof c->window_us,
                on_stats, c);
@@ -157,7 +170,7 @@ static void on_close(struct evhttp_connection *connection, void *arg) {
     c->request = NULL;
     unlink_client(c);
     if (!c->asking) {
-        free(c);
+        free_client(c);
     }
 }
 
@@ -212,7 +225,7 @@ void live_close_all(front *f) {
         evhttp_send_reply_end(c->request);
         c->request = NULL;
         if (!c->asking) { /* else on_stats frees it */
-            free(c);
+            free_client(c);
         }
     }
 }

@@ -97,18 +97,6 @@ const setting_price *settings_price(const settings *s, const char *name) {
 
 /* ---- models and backends ---- */
 
-static bool read_local(const config *c, const config_node *n, local_options *o, err *e) {
-    int64_t sequences = 0, context = 0, queue = 0, step = 0;
-    if (!config_int(c, n, "sequences", 1, 1024, &sequences, e) ||
-        !config_int(c, n, "context", 16, 1 << 24, &context, e) || !config_int(c, n, "queue", 1, 1 << 20, &queue, e) ||
-        !config_int(c, n, "step_tokens", 1, 1 << 16, &step, e)) {
-        return false;
-    }
-    *o = (local_options){
-        .sequences = (int)sequences, .context = (int)context, .queue = (int)queue, .step_tokens = (int)step};
-    return true;
-}
-
 static setting_model *find_model(settings *s, const char *name) {
     for (int i = 0; i < s->n_models; i++) {
         if (strcmp(s->models[i].name, name) == 0) {
@@ -135,8 +123,10 @@ static setting_model *add_model(settings *s, const char *name, err *e) {
 }
 
 static bool read_model(settings *s, const config *c, const char *name, const config_node *n, err *e) {
-    static const char *const known[] = {"file",      "backend", "model", "stands_in_for", "price",
-                                        "sequences", "context", "queue", "step_tokens",   NULL};
+    const char *known[5 + SETTINGS_LOCAL + 1] = {"file", "backend", "model", "stands_in_for", "price"};
+    for (int i = 0; i < SETTINGS_LOCAL; i++) {
+        known[5 + i] = settings_local_name(i);
+    }
     if (!config_known(c, n, known, e)) {
         return false;
     }
@@ -149,11 +139,18 @@ static bool read_model(settings *s, const config *c, const char *name, const con
     }
     if (!m || !get_string(s, c, n, "file", &m->file, e) || !get_string(s, c, n, "backend", &m->backend, e) ||
         !get_string(s, c, n, "model", &m->upstream, e) || !get_string(s, c, n, "price", &m->price_name, e) ||
-        !get_string(s, c, n, "stands_in_for", &m->stands_in_for, e) || !read_local(c, n, &m->local, e)) {
+        !get_string(s, c, n, "stands_in_for", &m->stands_in_for, e) || !settings_local_read(s, c, n, &m->local, e)) {
         return false;
     }
     if (!m->file == !m->backend) {
         return config_fail(c, n, e, "the model %s needs either file (a local GGUF) or backend (a remote one)", name);
+    }
+    for (int i = 0; m->backend && i < SETTINGS_LOCAL; i++) {
+        const config_node *at = config_get(n, settings_local_name(i));
+        if (at) {
+            return config_fail(c, at, e, "%s is for models with a file; %s is answered by the backend %s",
+                               settings_local_name(i), name, m->backend);
+        }
     }
     return true;
 }
@@ -448,6 +445,9 @@ bool settings_check(settings *s, err *e) {
         if (!check_model(s, &s->models[i], e)) {
             return false;
         }
+    }
+    if (!settings_local_check(s, e)) {
+        return false;
     }
     if (!is_loopback(s->address) && s->n_keys == 0) {
         return err_set(

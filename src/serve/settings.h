@@ -34,6 +34,8 @@ typedef struct setting_price {
     price       price;
 } setting_price;
 
+#define SETTINGS_LOCAL 11 /* settings of a local model that can also be said on the command line */
+
 typedef struct settings {
     arena           *memory;
     const char      *address;        /* 127.0.0.1 */
@@ -52,6 +54,7 @@ typedef struct settings {
     int              n_keys;
     bool             cache;
     int64_t          cache_bytes, cache_ttl_us;
+    const char      *local_flags[SETTINGS_LOCAL]; /* for all local models; they win over the file */
 } settings;
 
 /* Defaults alone, with the built-in price table. */
@@ -63,6 +66,16 @@ bool settings_listen(settings *s, const char *address_port, err *e); /* "127.0.0
 bool settings_add_model(settings *s, const char *name, const char *file, err *e);
 /* The last look, when all sources are read: references, default data directory and model, keys for open addresses. */
 bool settings_check(settings *s, err *e);
+
+/* ---- settings_local.c ---- */
+
+/* "kv", "kv_memory", ...; i below SETTINGS_LOCAL. */
+const char *settings_local_name(int i);
+bool        settings_local_read(settings *s, const config *c, const config_node *n, local_options *o, err *e);
+/* The value of a setting for all local models, as the command line says it. */
+bool        settings_local_flag(settings *s, const char *name, const char *text, err *e);
+/* settings_check's part: the flags go into the models. */
+bool        settings_local_check(settings *s, err *e);
 
 const setting_price *settings_price(const settings *s, const char *name);
 

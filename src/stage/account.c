@@ -12,20 +12,6 @@ static stage_verdict account_down(stage *s, exchange *x) {
     return STAGE_NEXT;
 }
 
-static void settle(exchange *x) {
-    const usage *u = &x->answer.usage;
-    if (!x->target || !u->known) {
-        return;
-    }
-    const model_entry *m = x->target;
-    int64_t            whole = price_of(&m->baseline, u->prompt, x->hit ? 0 : u->cached, u->completion);
-    x->cost_micro = x->hit ? 0 : price_of(&m->price, u->prompt, u->cached, u->completion);
-    x->saved_micro = whole > x->cost_micro ? whole - x->cost_micro : 0;
-    if (x->result != OUTCOME_OK) {
-        x->saved_micro = 0; /* half an answer saved nobody anything; what it cost stays */
-    }
-}
-
 static counted_by who(const exchange *x) {
     if (x->hit) {
         return BY_RECALL_EXACT;
@@ -34,6 +20,22 @@ static counted_by who(const exchange *x) {
         return BY_NOBODY;
     }
     return strcmp(x->backend->ops->kind, "local") == 0 ? BY_LOCAL : BY_REMOTE;
+}
+
+/* What the answer would have cost: a provider's lower price for cached tokens counts only where it was the provider that
+ * had them, not where we had. */
+static void settle(exchange *x) {
+    const usage *u = &x->answer.usage;
+    if (!x->target || !u->known) {
+        return;
+    }
+    const model_entry *m = x->target;
+    int64_t            whole = price_of(&m->baseline, u->prompt, who(x) == BY_REMOTE ? u->cached : 0, u->completion);
+    x->cost_micro = x->hit ? 0 : price_of(&m->price, u->prompt, u->cached, u->completion);
+    x->saved_micro = whole > x->cost_micro ? whole - x->cost_micro : 0;
+    if (x->result != OUTCOME_OK) {
+        x->saved_micro = 0; /* half an answer saved nobody anything; what it cost stays */
+    }
 }
 
 /* Cut between two characters, so that what is shown of it stays UTF-8. */

@@ -1,4 +1,6 @@
 /* admit.c - who is asking, and is the request valid? Keys come first: a stranger's body is not even read. */
+#include <string.h>
+
 #include "stage/stage.h"
 
 static stage_verdict unknown_model(exchange *x) {
@@ -36,8 +38,16 @@ static stage_verdict admit_down(stage *s, exchange *x) {
         x->status = x->failed.code == ERR_MEMORY ? 500 : 400;
         return STAGE_FAILED;
     }
+    x->request.space = x->space;
     x->target = gateway_model(x->gateway, x->request.model);
-    return x->target ? STAGE_NEXT : unknown_model(x);
+    if (!x->target) {
+        return unknown_model(x);
+    }
+    if (strcmp(x->target->backend->ops->kind, "local") == 0 && !x->speaks->read_local(&x->request, &x->failed)) {
+        x->status = 400;
+        return STAGE_FAILED;
+    }
+    return STAGE_NEXT;
 }
 
 stage stage_admit = {.name = "admit", .down = admit_down};

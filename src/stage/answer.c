@@ -42,6 +42,8 @@ static void on_event(void *ctx, const event *ev) {
         x->call = NULL;
         take_usage(x, ev->usage);
         x->queue_us = ev->queued_us;
+        x->has_kv = ev->kv != NULL;
+        x->kv = ev->kv ? *ev->kv : x->kv;
         pipeline_resume(x, STAGE_ANSWERED);
         return;
     case EVENT_ERROR:

@@ -38,6 +38,7 @@ typedef struct exchange {
     char                 id[40]; /* x-request-id */
     const char          *bearer; /* the client's key as sent; NULL: none. Never logged */
     bool                 no_cache, no_store;
+    bool                 debug; /* the client asks how the answer was made (x-pare-debug: 1) */
     const exchange_sink *sink;
     void                *client; /* serve's own */
     int64_t              arrived_us, arrived_wall_us;
@@ -59,6 +60,8 @@ typedef struct exchange {
     const char        *answered_stage;  /* "recall.exact", "answer" */
     char               answered_by[80]; /* "recall.exact", "local:NAME", "remote:NAME" */
     int64_t            cost_micro, saved_micro;
+    bool               has_kv; /* `kv` is known: a model of our own answered */
+    kv_report          kv;
     int64_t            queue_us, first_us, done_us; /* first and done: clock_us, 0 not yet */
     outcome            result;
 

@@ -65,6 +65,7 @@ static void turn(exchange *x) {
         case ERR_NOT_FOUND:
         case ERR_DENIED:
         case ERR_LIMIT:
+        case ERR_CONTEXT:
         case ERR_UNSUPPORTED:
             x->result = OUTCOME_REFUSED;
             break;

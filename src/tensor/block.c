@@ -1,14 +1,10 @@
-/* block.c - the table of block formats and their plain conversions. GGUF is little-endian, and so are the machines pare
- * runs on: multi-byte fields are copied as they lie.                                                                 */
+/* block.c - the table of block formats, and the formats that hold each value by itself. */
 #include "tensor/block.h"
 
-#include <math.h>
 #include <string.h>
 #include <strings.h>
 
-#define QUANT_VALUES 32
-#define Q4_0_BYTES   18 /* f16 scale, 16 bytes: byte i holds value i in its low and value 16 + i in its high nibble */
-#define Q8_0_BYTES   34 /* f16 scale, 32 int8 */
+#include "tensor/block_codecs.h"
 
 typedef struct codec {
     block_format format;
@@ -26,16 +22,6 @@ static float bits_float(uint32_t u) {
     float f;
     memcpy(&f, &u, sizeof f);
     return f;
-}
-
-static uint16_t load_u16(const uint8_t *p) {
-    uint16_t u;
-    memcpy(&u, p, sizeof u);
-    return u;
-}
-
-static void store_u16(uint8_t *p, uint16_t u) {
-    memcpy(p, &u, sizeof u);
 }
 
 /* The half's exponent and fraction moved into a float's place are 2^112 too small; one exact multiplication mends that
@@ -97,64 +83,19 @@ static void bf16_in(const float *in, uint8_t *out, int64_t n) {
         store_u16(out + 2 * i, f32_to_bf16(in[i]));
 }
 
-static void q4_0_out(const uint8_t *in, float *out, int64_t n) {
-    for (int64_t k = 0; k < n; k += QUANT_VALUES, in += Q4_0_BYTES, out += QUANT_VALUES) {
-        float scale = f16_to_f32(load_u16(in));
-        for (int i = 0; i < 16; i++) {
-            out[i] = (float)((in[2 + i] & 15) - 8) * scale;
-            out[16 + i] = (float)((in[2 + i] >> 4) - 8) * scale;
-        }
-    }
-}
-
-/* The value of largest magnitude becomes -8, the end of the range that has one step more. */
-static int q4_0_round(float value, float inverse) {
-    float scaled = value * inverse; /* a statement of its own, so that no compiler fuses it with the addition */
-    float moved = scaled + 8.5f;
-    return (int)fminf(fmaxf(moved, 0.0f), 15.0f);
-}
-
-static void q4_0_in(const float *in, uint8_t *out, int64_t n) {
-    for (int64_t k = 0; k < n; k += QUANT_VALUES, in += QUANT_VALUES, out += Q4_0_BYTES) {
-        float peak = 0;
-        for (int i = 0; i < QUANT_VALUES; i++)
-            if (fabsf(in[i]) > fabsf(peak))
-                peak = in[i];
-        float scale = peak / -8.0f;
-        float inverse = scale != 0 ? 1.0f / scale : 0.0f;
-        store_u16(out, f32_to_f16(scale));
-        for (int i = 0; i < 16; i++)
-            out[2 + i] = (uint8_t)(q4_0_round(in[i], inverse) | q4_0_round(in[16 + i], inverse) << 4);
-    }
-}
-
-static void q8_0_out(const uint8_t *in, float *out, int64_t n) {
-    for (int64_t k = 0; k < n; k += QUANT_VALUES, in += Q8_0_BYTES, out += QUANT_VALUES) {
-        float scale = f16_to_f32(load_u16(in));
-        for (int i = 0; i < QUANT_VALUES; i++)
-            out[i] = (float)(int8_t)in[2 + i] * scale;
-    }
-}
-
-static void q8_0_in(const float *in, uint8_t *out, int64_t n) {
-    for (int64_t k = 0; k < n; k += QUANT_VALUES, in += QUANT_VALUES, out += Q8_0_BYTES) {
-        float peak = 0;
-        for (int i = 0; i < QUANT_VALUES; i++)
-            peak = fmaxf(peak, fabsf(in[i]));
-        float scale = peak / 127.0f;
-        float inverse = scale != 0 ? 1.0f / scale : 0.0f;
-        store_u16(out, f32_to_f16(scale));
-        for (int i = 0; i < QUANT_VALUES; i++)
-            out[2 + i] = (uint8_t)(int)fminf(fmaxf(roundf(in[i] * inverse), -127.0f), 127.0f);
-    }
-}
-
 static const codec codecs[] = {
     {{BLOCK_F32, "f32", 1, 4}, f32_copy_out, f32_copy_in},
     {{BLOCK_F16, "f16", 1, 2}, f16_out, f16_in},
     {{BLOCK_BF16, "bf16", 1, 2}, bf16_out, bf16_in},
-    {{BLOCK_Q4_0, "q4_0", QUANT_VALUES, Q4_0_BYTES}, q4_0_out, q4_0_in},
-    {{BLOCK_Q8_0, "q8_0", QUANT_VALUES, Q8_0_BYTES}, q8_0_out, q8_0_in},
+    {{BLOCK_Q4_0, "q4_0", BLOCK_VALUES, Q4_0_BYTES}, q4_0_out, q4_0_in},
+    {{BLOCK_Q4_1, "q4_1", BLOCK_VALUES, Q4_1_BYTES}, q4_1_out, q4_1_in},
+    {{BLOCK_Q5_0, "q5_0", BLOCK_VALUES, Q5_0_BYTES}, q5_0_out, q5_0_in},
+    {{BLOCK_Q5_1, "q5_1", BLOCK_VALUES, Q5_1_BYTES}, q5_1_out, q5_1_in},
+    {{BLOCK_Q8_0, "q8_0", BLOCK_VALUES, Q8_0_BYTES}, q8_0_out, q8_0_in},
+    {{BLOCK_IQ4_NL, "iq4_nl", BLOCK_VALUES, IQ4_NL_BYTES}, iq4_nl_out, iq4_nl_in},
+    {{BLOCK_Q4_K, "q4_k", SUPER_VALUES, Q4_K_BYTES}, q4_k_out, q4_k_in},
+    {{BLOCK_Q5_K, "q5_k", SUPER_VALUES, Q5_K_BYTES}, q5_k_out, q5_k_in},
+    {{BLOCK_Q6_K, "q6_k", SUPER_VALUES, Q6_K_BYTES}, q6_k_out, q6_k_in},
 };
 
 #define CODECS (sizeof codecs / sizeof *codecs)

@@ -10,7 +10,20 @@
 #include <stdint.h>
 
 /* The numbers are GGUF's. */
-typedef enum block_type { BLOCK_F32 = 0, BLOCK_F16 = 1, BLOCK_Q4_0 = 2, BLOCK_Q8_0 = 8, BLOCK_BF16 = 30 } block_type;
+typedef enum block_type {
+    BLOCK_F32 = 0,
+    BLOCK_F16 = 1,
+    BLOCK_Q4_0 = 2,
+    BLOCK_Q4_1 = 3,
+    BLOCK_Q5_0 = 6,
+    BLOCK_Q5_1 = 7,
+    BLOCK_Q8_0 = 8,
+    BLOCK_Q4_K = 12,
+    BLOCK_Q5_K = 13,
+    BLOCK_Q6_K = 14,
+    BLOCK_IQ4_NL = 20,
+    BLOCK_BF16 = 30
+} block_type;
 
 typedef struct block_format {
     block_type  type;

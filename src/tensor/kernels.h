@@ -1,36 +1,62 @@
 /* kernels.h - the table of functions that depend on the instruction set.
  *
- * Chosen once, at start, by CPUID: avx512 (F, BW, VL, DQ, VNNI), avx2 (with FMA and F16C) or scalar. PARE_ISA=scalar|
- * avx2|avx512 in the environment forces a lesser one. The scalar table is the reference for the other two.
+ * Chosen once, at start. x86-64, by CPUID: avx512 (F, BW, VL, DQ, VNNI) or avx2 (with FMA and F16C). aarch64, by HWCAP:
+ * dotprod (NEON with SDOT) or neon. Else scalar. PARE_ISA= one of these names in the environment forces a lesser one. The
+ * scalar table is the reference for the others.
  * All counts are in values; pointers need no alignment unless said.                                                  */
 #ifndef PARE_TENSOR_KERNELS_H
 #define PARE_TENSOR_KERNELS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "tensor/attend.h"
 #include "tensor/block.h"
 
-typedef enum kv_type { KV_F16, KV_F32 } kv_type;
+/* Activations, [n] columns of `cols` values, ready for the products: as they are and, for int8 products, rounded to int8 in
+ * groups of 32 with one scale a group: value = q * scale. The sums take off what panel.h adds to the weights. */
+typedef struct columns {
+    int             n, cols;
+    const float    *x;        /* [n][cols] */
+    const int8_t   *q;        /* [n][cols] */
+    const float    *scales;   /* [n][cols/32] */
+    const float    *sums;     /* [n][cols/32]: of the group's values, for weights with a minimum */
+    const int32_t  *minus8;   /* [n][cols/32]: -8 times the sum of the group's q */
+    const int32_t  *minus128; /* [n][cols/32] */
+    const int32_t  *minus32;  /* [n][cols/16]: of half a group */
+    const uint16_t *rounded;  /* [n][cols] bfloat16, for tables whose products want them */
+} columns;
+
+static inline columns columns_from(const columns *x, int first, int n) {
+    size_t at = (size_t)first * (size_t)x->cols, group = (size_t)first * (size_t)(x->cols / 32);
+    return (columns){n,
+                     x->cols,
+                     x->x + at,
+                     x->q + at,
+                     x->scales + group,
+                     x->sums + group,
+                     x->minus8 + group,
+                     x->minus128 + group,
+                     x->minus32 + 2 * group,
+                     x->rounded + at};
+}
+
+/* y[c * ldy + r] for all columns c of x and the 16 rows of a panel (32 of two panels). */
+typedef void (*panel_fn)(const uint8_t *panel, const columns *x, float *y, int ldy);
+
+#define BLOCK_TYPES 40 /* GGUF's numbers are below */
 
 typedef struct kernels {
     const char *name;
 
-    /* Matrix products of one panel of 16 rows with n columns, see matrix.c for the layouts. */
-    void (*panel_f32)(const uint8_t *panel, int cols, const float *x, int n, float *y, int ldy);
-    void (*panel_f16)(const uint8_t *panel, int cols, const float *x, int n, float *y, int ldy);
-    void (*panel_bf16)(const uint8_t *panel, int cols, const float *x, int n, float *y, int ldy);
-    /* xq [n][cols] int8, xs [n][cols/32] scales, xsum [n][cols/32] sums of 32 int8 (for the offset of unsigned weights) */
-    void (*panel_q8_0)(const uint8_t *panel, int cols, const int8_t *xq, const float *xs, const int32_t *xsum, int n,
-                       float *y, int ldy);
-    void (*panel_q4_0)(const uint8_t *panel, int cols, const int8_t *xq, const float *xs, const int32_t *xsum, int n,
-                       float *y, int ldy);
-    /* The same for two panels that lie one after the other and many columns: two registers of weights share each
-     * activation. NULL where an instruction set gains nothing by it. The outputs have the same bits. */
-    void (*pair_q8_0)(const uint8_t *panels, int cols, const int8_t *xq, const float *xs, const int32_t *xsum, int n,
-                      float *y, int ldy);
-    void (*pair_q4_0)(const uint8_t *panels, int cols, const int8_t *xq, const float *xs, const int32_t *xsum, int n,
-                      float *y, int ldy);
-    void (*quantize_q8)(const float *x, int8_t *q, float *scales, int32_t *sums, int n); /* groups of 32 */
+    panel_fn panel[BLOCK_TYPES]; /* by block_type; NULL: not a type of panels */
+    /* The same for two panels that lie one after the other, and many columns: opened to bytes once, they meet all of
+     * them. The outputs have the same bits. NULL where nothing is gained by it. */
+    panel_fn wide[BLOCK_TYPES];
+    bool     rounds_bf16; /* panel[BLOCK_BF16] takes columns.rounded */
+
+    /* Groups of 32 with a scale each; halves: the sums of 16 q, two a group. */
+    void (*quantize_q8)(const float *x, int8_t *q, float *scales, int32_t *halves, int n);
 
     /* Norms and element-wise work. */
     void (*rms_norm)(const float *x, const float *weight, float eps, float *out, int n); /* weight may be NULL */
@@ -39,11 +65,7 @@ typedef struct kernels {
     void (*softmax)(float *x, int n);
     int (*argmax)(const float *x, int n); /* the first of equals */
 
-    /* Attention of `heads` query heads that share one K/V head, over the positions [0, length) of one sequence.
-     * q [heads][dim]; k and v point at position 0 of this K/V head, `stride` values apart per position; scores is
-     * scratch of heads * length; out [heads][dim]. Each sequence is computed alone, in a fixed order. */
-    void (*attend)(kv_type type, const float *q, int heads, int dim, const void *k, const void *v, int64_t stride,
-                   int length, float scale, float *scores, float *out);
+    attend_fn attend; /* attend.h */
     void (*to_f16)(const float *x, uint16_t *out, int n);
 } kernels;
 
@@ -51,6 +73,6 @@ const kernels *kernels_get(void);               /* the chosen one */
 const kernels *kernels_named(const char *name); /* for tests; NULL when this CPU lacks it */
 
 /* The tables themselves; use the two functions above. */
-extern const kernels kernels_scalar, kernels_avx2, kernels_avx512;
+extern const kernels kernels_scalar, kernels_avx2, kernels_avx512, kernels_avx512bf16, kernels_neon, kernels_dotprod;
 
 #endif

@@ -45,89 +45,142 @@ static inline void column_float(const uint8_t *panel, int cols, const float *x, 
     }
 }
 
-static void panel_f32(const uint8_t *panel, int cols, const float *x, int n, float *y, int ldy) {
-    for (int c = 0; c < n; c++)
-        column_float(panel, cols, x + (size_t)c * cols, y + (size_t)c * ldy, load_f32, 4);
+static void panel_f32(const uint8_t *panel, const columns *x, float *y, int ldy) {
+    for (int c = 0; c < x->n; c++)
+        column_float(panel, x->cols, x->x + (size_t)c * x->cols, y + (size_t)c * ldy, load_f32, 4);
 }
 
-static void panel_f16(const uint8_t *panel, int cols, const float *x, int n, float *y, int ldy) {
-    for (int c = 0; c < n; c++)
-        column_float(panel, cols, x + (size_t)c * cols, y + (size_t)c * ldy, load_f16, 2);
+static void panel_f16(const uint8_t *panel, const columns *x, float *y, int ldy) {
+    for (int c = 0; c < x->n; c++)
+        column_float(panel, x->cols, x->x + (size_t)c * x->cols, y + (size_t)c * ldy, load_f16, 2);
 }
 
-static void panel_bf16(const uint8_t *panel, int cols, const float *x, int n, float *y, int ldy) {
-    for (int c = 0; c < n; c++)
-        column_float(panel, cols, x + (size_t)c * cols, y + (size_t)c * ldy, load_bf16, 2);
+static void panel_bf16(const uint8_t *panel, const columns *x, float *y, int ldy) {
+    for (int c = 0; c < x->n; c++)
+        column_float(panel, x->cols, x->x + (size_t)c * x->cols, y + (size_t)c * ldy, load_bf16, 2);
 }
 
-/* fmaf even where it is a call: once a block, and the result has the bits of the vector kernels. */
-static void add_scaled(float *y, const int32_t *dot, const uint8_t *scales, float x_scale) {
-    for (int r = 0; r < PANEL_ROWS; r++)
-        y[r] = fmaf((float)dot[r], load_f16(scales + 2 * r) * x_scale, y[r]);
+/* ---- int8: one stretch of one column; q, scales ... begin at the stretch ---- */
+
+typedef struct stretch {
+    const uint8_t *panel;
+    int            blocks; /* of 32 inputs */
+    const int8_t  *q;
+    const float   *scales, *sums;
+    const int32_t *minus8, *minus128, *minus32;
+} stretch;
+
+/* y += dot * weight_scale * x_scale; fmaf even where it is a call: once a block, and the result has the bits of the vector
+ * kernels. */
+static float add_scaled(float y, int32_t dot, float weight_scale, float x_scale) {
+    return fmaf((float)dot, weight_scale * x_scale, y);
 }
 
-static void column_q8_0(const uint8_t *panel, int cols, const int8_t *xq, const float *xs, const int32_t *xsum,
-                        float *y) {
-    for (int r = 0; r < PANEL_ROWS; r++)
-        y[r] = 0;
-    for (int b = 0; b < cols / BLOCK_INPUTS; b++, panel += Q8_0_BLOCK, xq += BLOCK_INPUTS) {
-        int32_t dot[PANEL_ROWS];
-        for (int r = 0; r < PANEL_ROWS; r++) {
-            const uint8_t *w = panel + SCALE_BYTES + 4 * r;
-            dot[r] = -Q8_0_OFFSET * xsum[b];
-            for (int i = 0; i < BLOCK_INPUTS; i++)
-                dot[r] += w[i / 4 * LINE_BYTES + i % 4] * xq[i];
+static int32_t dot_nibbles(const uint8_t *lines, int r, const int8_t *q) {
+    int32_t dot = 0;
+    for (int j = 0; j < Q4_0_LINES; j++)
+        for (int t = 0; t < 4; t++) {
+            uint8_t two = lines[j * LINE_BYTES + 4 * r + t];
+            dot += (two & 15) * q[8 * j + t] + (two >> 4) * q[8 * j + 4 + t];
         }
-        add_scaled(y, dot, panel, xs[b]);
+    return dot;
+}
+
+static float row_q4_0(const stretch *s, int r, float y) {
+    for (int b = 0; b < s->blocks; b++) {
+        const uint8_t *lines = s->panel + s->blocks * SCALE_BYTES + b * Q4_0_LINES * LINE_BYTES;
+        int32_t        dot = s->minus8[b] + dot_nibbles(lines, r, s->q + b * BLOCK_INPUTS);
+        y = add_scaled(y, dot, load_f16(s->panel + b * SCALE_BYTES + 2 * r), s->scales[b]);
+    }
+    return y;
+}
+
+static float row_q8_0(const stretch *s, int r, float y) {
+    for (int b = 0; b < s->blocks; b++) {
+        const uint8_t *lines = s->panel + s->blocks * SCALE_BYTES + b * Q8_0_LINES * LINE_BYTES + 4 * r;
+        const int8_t  *q = s->q + b * BLOCK_INPUTS;
+        int32_t        dot = s->minus128[b];
+        for (int i = 0; i < BLOCK_INPUTS; i++)
+            dot += lines[i / 4 * LINE_BYTES + i % 4] * q[i];
+        y = add_scaled(y, dot, load_f16(s->panel + b * SCALE_BYTES + 2 * r), s->scales[b]);
+    }
+    return y;
+}
+
+static float row_q4_k(const stretch *s, int r, float y) {
+    float d = load_f16(s->panel + 2 * r), d_min = load_f16(s->panel + SCALE_BYTES + 2 * r);
+    for (int b = 0; b < s->blocks; b++) {
+        int32_t dot = dot_nibbles(s->panel + Q4_K_HEAD + b * Q4_0_LINES * LINE_BYTES, r, s->q + b * BLOCK_INPUTS);
+        float   minimum = d_min * (float)s->panel[Q4_K_MINS + 16 * b + r];
+        y = add_scaled(y, dot, d * (float)s->panel[2 * SCALE_BYTES + 16 * b + r], s->scales[b]);
+        y = fmaf(-minimum, s->sums[b], y);
+    }
+    return y;
+}
+
+static float row_q6_k(const stretch *s, int r, float y) {
+    float d = load_f16(s->panel + 2 * r);
+    for (int g = 0; g < 2 * s->blocks; g++) {
+        const uint8_t *lines = s->panel + Q6_K_HEAD + g * Q6_K_LINES * LINE_BYTES + 4 * r;
+        const int8_t  *q = s->q + g * Q6_K_INPUTS;
+        int32_t        dot = s->minus32[g];
+        for (int i = 0; i < Q6_K_INPUTS; i++) {
+            int low = lines[i / 8 * LINE_BYTES + i % 4] >> (i & 4) & 15;
+            int high = lines[2 * LINE_BYTES + i % 4] >> (i / 4 * 2) & 3;
+            dot += (low | high << 4) * q[i];
+        }
+        y = add_scaled(y, dot, d * (float)(int8_t)s->panel[2 * SCALE_BYTES + 16 * g + r], s->scales[g / 2]);
+    }
+    return y;
+}
+
+static inline void int8_panel(const uint8_t *panel, const columns *x, float *y, int ldy,
+                              float (*row)(const stretch *, int, float), int head, int block) {
+    for (int c = 0; c < x->n; c++, y += ldy) {
+        const uint8_t *at = panel;
+        columns        one = columns_from(x, c, 1);
+        for (int r = 0; r < PANEL_ROWS; r++)
+            y[r] = 0;
+        for (int k = 0; k < x->cols; k += STRETCH_INPUTS) {
+            int     left = (x->cols - k) / BLOCK_INPUTS, b = k / BLOCK_INPUTS;
+            stretch s = {at,           left < 8 ? left : 8, one.q + k,        one.scales + b,
+                         one.sums + b, one.minus8 + b,      one.minus128 + b, one.minus32 + 2 * b};
+            for (int r = 0; r < PANEL_ROWS; r++)
+                y[r] = row(&s, r, y[r]);
+            at += head + s.blocks * block;
+        }
     }
 }
 
-static void panel_q8_0(const uint8_t *panel, int cols, const int8_t *xq, const float *xs, const int32_t *xsum, int n,
-                       float *y, int ldy) {
-    size_t blocks = (size_t)(cols / BLOCK_INPUTS);
-    for (size_t c = 0; c < (size_t)n; c++)
-        column_q8_0(panel, cols, xq + c * (size_t)cols, xs + c * blocks, xsum + c * blocks, y + c * (size_t)ldy);
+static void panel_q4_0(const uint8_t *panel, const columns *x, float *y, int ldy) {
+    int8_panel(panel, x, y, ldy, row_q4_0, 0, Q4_0_BLOCK);
 }
 
-static void column_q4_0(const uint8_t *panel, int cols, const int8_t *xq, const float *xs, const int32_t *xsum,
-                        float *y) {
-    for (int r = 0; r < PANEL_ROWS; r++)
-        y[r] = 0;
-    for (int b = 0; b < cols / BLOCK_INPUTS; b++, panel += Q4_0_BLOCK, xq += BLOCK_INPUTS) {
-        int32_t dot[PANEL_ROWS];
-        for (int r = 0; r < PANEL_ROWS; r++) {
-            const uint8_t *w = panel + SCALE_BYTES + 4 * r;
-            dot[r] = -Q4_0_OFFSET * xsum[b];
-            for (int j = 0; j < Q4_0_LINES; j++)
-                for (int t = 0; t < 4; t++) {
-                    uint8_t two = w[j * LINE_BYTES + t];
-                    dot[r] += (two & 15) * xq[8 * j + t] + (two >> 4) * xq[8 * j + 4 + t];
-                }
-        }
-        add_scaled(y, dot, panel, xs[b]);
-    }
+static void panel_q8_0(const uint8_t *panel, const columns *x, float *y, int ldy) {
+    int8_panel(panel, x, y, ldy, row_q8_0, 0, Q8_0_BLOCK);
 }
 
-static void panel_q4_0(const uint8_t *panel, int cols, const int8_t *xq, const float *xs, const int32_t *xsum, int n,
-                       float *y, int ldy) {
-    size_t blocks = (size_t)(cols / BLOCK_INPUTS);
-    for (size_t c = 0; c < (size_t)n; c++)
-        column_q4_0(panel, cols, xq + c * (size_t)cols, xs + c * blocks, xsum + c * blocks, y + c * (size_t)ldy);
+static void panel_q4_k(const uint8_t *panel, const columns *x, float *y, int ldy) {
+    int8_panel(panel, x, y, ldy, row_q4_k, Q4_K_HEAD, Q4_0_LINES * LINE_BYTES);
+}
+
+static void panel_q6_k(const uint8_t *panel, const columns *x, float *y, int ldy) {
+    int8_panel(panel, x, y, ldy, row_q6_k, Q6_K_HEAD, 2 * Q6_K_LINES * LINE_BYTES);
 }
 
 /* Rounds to nearest even. Groups too small for 127 / peak to be finite count as zero; what is not a number becomes 0. */
-static void quantize_q8(const float *x, int8_t *q, float *scales, int32_t *sums, int n) {
+static void quantize_q8(const float *x, int8_t *q, float *scales, int32_t *halves, int n) {
     for (int b = 0; b < n / BLOCK_INPUTS; b++, x += BLOCK_INPUTS, q += BLOCK_INPUTS) {
         float peak = 0;
         for (int i = 0; i < BLOCK_INPUTS; i++)
             peak = fabsf(x[i]) > peak ? fabsf(x[i]) : peak;
         float inverse = peak > Q8_TINY ? 127.0f / peak : 0.0f;
         scales[b] = peak > Q8_TINY ? peak / 127.0f : 0.0f;
-        sums[b] = 0;
+        halves[2 * b] = halves[2 * b + 1] = 0;
         for (int i = 0; i < BLOCK_INPUTS; i++) {
             float scaled = x[i] * inverse;
             q[i] = scaled >= -127.5f && scaled <= 127.5f ? (int8_t)rintf(scaled) : 0;
-            sums[b] += q[i];
+            halves[2 * b + i / 16] += q[i];
         }
     }
 }
@@ -171,27 +224,6 @@ static int argmax(const float *x, int n) {
     return best;
 }
 
-static float kv_value(kv_type type, const void *base, int64_t i) {
-    return type == KV_F16 ? f16_to_f32(((const uint16_t *)base)[i]) : ((const float *)base)[i];
-}
-
-static void attend(kv_type type, const float *q, int heads, int dim, const void *k, const void *v, int64_t stride,
-                   int length, float scale, float *scores, float *out) {
-    for (int h = 0; h < heads; h++, q += dim, out += dim, scores += length) {
-        for (int t = 0; t < length; t++) {
-            float dot = 0;
-            for (int d = 0; d < dim; d++)
-                dot += q[d] * kv_value(type, k, t * stride + d);
-            scores[t] = dot * scale;
-        }
-        softmax(scores, length);
-        memset(out, 0, (size_t)dim * sizeof *out);
-        for (int t = 0; t < length; t++)
-            for (int d = 0; d < dim; d++)
-                out[d] += scores[t] * kv_value(type, v, t * stride + d);
-    }
-}
-
 static void to_f16(const float *x, uint16_t *out, int n) {
     for (int i = 0; i < n; i++)
         out[i] = f32_to_f16(x[i]);
@@ -199,17 +231,19 @@ static void to_f16(const float *x, uint16_t *out, int n) {
 
 const kernels kernels_scalar = {
     .name = "scalar",
-    .panel_f32 = panel_f32,
-    .panel_f16 = panel_f16,
-    .panel_bf16 = panel_bf16,
-    .panel_q8_0 = panel_q8_0,
-    .panel_q4_0 = panel_q4_0,
+    .panel = {[BLOCK_F32] = panel_f32,
+              [BLOCK_F16] = panel_f16,
+              [BLOCK_BF16] = panel_bf16,
+              [BLOCK_Q4_0] = panel_q4_0,
+              [BLOCK_Q8_0] = panel_q8_0,
+              [BLOCK_Q4_K] = panel_q4_k,
+              [BLOCK_Q6_K] = panel_q6_k},
     .quantize_q8 = quantize_q8,
     .rms_norm = rms_norm,
     .add = add,
     .silu_mul = silu_mul,
     .softmax = softmax,
     .argmax = argmax,
-    .attend = attend,
+    .attend = attend_scalar,
     .to_f16 = to_f16,
 };

@@ -1,8 +1,8 @@
 /* matrix.h - weights laid out for the kernels, and the product with a few or many columns.
  *
  * A matrix has `rows` outputs and `cols` inputs. Rows lie in panels of 16 so that one 64-byte line feeds one register;
- * the last panel is padded with zero rows. Q4_0 and Q8_0 multiply with activations rounded to int8 in groups of 32
- * (one float scale a group); F32, F16 and BF16 multiply with float32 activations.
+ * the last panel is padded with zero rows. Quantised formats multiply with activations rounded to int8 in groups of 32 (one
+ * float scale a group); F32, F16 and BF16 multiply with float32 activations.
  *
  * y = W x for `n` columns: x is [n][cols] float32, y is [n][ldy] float32 with rows written at y[c*ldy + r]. Whatever n
  * is, and whichever thread takes which panel, each output has the same bits: the order of additions within a row never
@@ -36,13 +36,15 @@ void matrix_pack(matrix *m, block_type type, int rows, int cols, const void *blo
 /* One row back as float32, for embeddings look-up and tests. */
 void matrix_row(const matrix *m, int row, float *out);
 
-/* Activations made ready once and used by all matrices with the same input (Q, K and V; gate and up). activations_set
- * copies x, and with `int8` rounds it too; cols must then be a multiple of 32. */
-typedef struct activations activations; /* holds up to max_n columns of up to max_cols values, in both forms */
+/* Activations made ready once and used by all matrices with the same input (Q, K and V; gate and up). x must stay as it
+ * is until the products are through; it is rounded to the forms asked for; FORM_INT8 needs cols that 32 divides. */
+typedef struct activations activations; /* room for up to max_n columns of up to max_cols values, rounded */
 activations               *activations_new(int max_n, int max_cols, err *e);
 void                       activations_free(activations *a);
-void                       activations_set(activations *a, pool *p, const float *x, int n, int cols, bool int8);
-bool                       matrix_wants_int8(const matrix *m);
+void                       activations_set(activations *a, pool *p, const float *x, int n, int cols, unsigned forms);
+/* The forms of activations that products with m need beside float32; put together for several matrices by |. */
+enum { FORM_INT8 = 1, FORM_BF16 = 2 };
+unsigned matrix_form(const matrix *m);
 
 /* Y_i = W_i X for `count` matrices that share the input, in one pass over the pool. */
 void matrix_multiply(pool *p, int count, const matrix *const *w, const activations *x, float *const *y, const int *ldy);

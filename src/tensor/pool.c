@@ -1,11 +1,14 @@
 /* pool.c - compute threads that claim chunks of the job at hand.
  *
- * A job is published by one 64-bit word, `claim`: its generation above, the next unclaimed item below. A thread reads
- * the word, then the job's fields, and claims by compare-and-swap on the whole word; when that succeeds the job has
- * unclaimed items and therefore cannot have ended meanwhile, so the fields are the right ones. The word is closed while
- * the fields change, so that nobody joins the old generation with the new count. A worker that is late (asleep, or its
- * core is taken by a neighbour) finds nothing and is not waited for: a job ends when its items are done, not when every
- * thread has looked.                                                                                                 */
+ * Each thread has a share of the items, one stretch, and claims chunks from its front: what it reads next follows what it
+ * reads now, so prefetching across chunks is never in vain. Who is done takes chunks from the end of others' shares. A
+ * worker that is late (asleep, or its core is taken by a neighbour) loses its share that way and is not waited for: a
+ * job ends when its items are done, not when every thread has looked.
+ *
+ * A share is one 64-bit word: the job's generation, the next unclaimed item and the end. A thread reads the word, then
+ * the job's fields, and claims by compare-and-swap on the whole word; when that succeeds the job has unclaimed items and
+ * therefore cannot have ended meanwhile, so the fields are the right ones. While they change all shares are empty. A
+ * generation comes again after 2^24 jobs: a thread would have to sleep for minutes between its read and its claim.    */
 #include "tensor/pool.h"
 
 #include <errno.h>
@@ -23,7 +26,8 @@
 #include <unistd.h>
 
 #define MAX_THREADS  512
-#define CLOSED       UINT32_MAX
+#define ITEM_BITS    20 /* of a share's two numbers; jobs of more items are counted in units of several */
+#define ITEM_MASK    ((1u << ITEM_BITS) - 1)
 #define SPIN_IDLE_NS 4000  /* then a waiting thread sleeps */
 #define SPIN_STEP_NS 20000 /* the same while an engine holds its turn: the next job of its step comes within that */
 
@@ -33,15 +37,20 @@ typedef struct worker {
     int          number;
 } worker;
 
+typedef struct share { /* on a line of its own */
+    _Alignas(64) _Atomic uint64_t word;
+} share;
+
 struct pool {
     int     threads;
+    int     started; /* of the workers */
     worker *workers; /* threads - 1 of them */
 
     _Atomic(pool_fn) fn;
     _Atomic(void *)  arg;
-    atomic_int       count, grain;
-
-    _Alignas(64) _Atomic uint64_t claim;
+    atomic_int       count, grain, unit; /* items; a claim's least units; items a unit */
+    share           *shares;             /* [threads] */
+    uint64_t         generation;
     _Alignas(64) _Atomic uint32_t done; /* items finished; the caller sleeps on it */
     _Atomic uint32_t caller_sleeps;
     _Alignas(64) _Atomic uint32_t signal; /* changes when there may be work; workers sleep on it */
@@ -87,37 +96,56 @@ static bool spin_while(_Atomic uint32_t *word, uint32_t seen, int64_t ns) {
     return false;
 }
 
-/* Chunks begin large and shrink to the grain, so that claims are few and the threads still end together. */
-static int chunk_size(int left, int grain, int threads) {
-    int size = left / (4 * threads);
-    if (size < grain)
-        size = grain;
+static uint64_t share_word(uint64_t generation, uint32_t next, uint32_t end) {
+    return generation << 2 * ITEM_BITS | (uint64_t)next << ITEM_BITS | end;
+}
+
+/* Chunks that are not too many, and small enough to be taken over; they begin at multiples of the grain. */
+static uint32_t chunk_size(uint32_t left, uint32_t grain) {
+    uint32_t size = left / 16 / grain * grain;
+    size = size < grain ? grain : size;
     return size < left ? size : left;
+}
+
+/* Runs one chunk of the share `of`, from its front or from its end. False: there is none. */
+static bool work_on(pool *p, share *of, bool own, int thread) {
+    uint64_t word = atomic_load_explicit(&of->word, memory_order_acquire);
+    for (;;) {
+        uint32_t next = (uint32_t)(word >> ITEM_BITS) & ITEM_MASK, end = (uint32_t)word & ITEM_MASK;
+        if (next >= end)
+            return false;
+        int      count = atomic_load_explicit(&p->count, memory_order_acquire);
+        int      grain = atomic_load_explicit(&p->grain, memory_order_acquire);
+        int      unit = atomic_load_explicit(&p->unit, memory_order_acquire);
+        pool_fn  fn = atomic_load_explicit(&p->fn, memory_order_acquire);
+        void    *arg = atomic_load_explicit(&p->arg, memory_order_acquire);
+        uint32_t size = chunk_size(end - next, (uint32_t)grain), begin = next, after = next + size;
+        uint64_t taken = share_word(word >> 2 * ITEM_BITS, after, end);
+        if (!own) {
+            begin = (end - size) / (uint32_t)grain * (uint32_t)grain;
+            begin = begin < next ? next : begin;
+            after = end;
+            taken = share_word(word >> 2 * ITEM_BITS, next, begin);
+        }
+        if (!atomic_compare_exchange_weak_explicit(&of->word, &word, taken, memory_order_acq_rel, memory_order_acquire))
+            continue;
+        int from = (int)begin * unit, to = (int64_t)after * unit < count ? (int)after * unit : count;
+        fn(arg, from, to, thread);
+        uint32_t done = atomic_fetch_add(&p->done, (uint32_t)(to - from)) + (uint32_t)(to - from);
+        if (done == (uint32_t)count && atomic_load(&p->caller_sleeps))
+            futex_wake(&p->done, 1);
+        return true;
+    }
 }
 
 /* Claims and runs chunks until none is left. */
 static void work(pool *p, int thread) {
-    uint64_t claim = atomic_load_explicit(&p->claim, memory_order_acquire);
-    for (;;) {
-        int     count = atomic_load_explicit(&p->count, memory_order_acquire);
-        int     grain = atomic_load_explicit(&p->grain, memory_order_acquire);
-        pool_fn fn = atomic_load_explicit(&p->fn, memory_order_acquire);
-        void   *arg = atomic_load_explicit(&p->arg, memory_order_acquire);
-        if ((uint32_t)claim >= (uint32_t)count)
-            return;
-        int begin = (int)(uint32_t)claim;
-        int size = chunk_size(count - begin, grain, p->threads);
-        if (!atomic_compare_exchange_weak_explicit(&p->claim, &claim, claim + (uint64_t)size, memory_order_acq_rel,
-                                                   memory_order_acquire))
-            continue;
-        fn(arg, begin, begin + size, thread);
-        uint32_t done = atomic_fetch_add(&p->done, (uint32_t)size) + (uint32_t)size;
-        if (done == (uint32_t)count) {
-            if (atomic_load(&p->caller_sleeps))
-                futex_wake(&p->done, 1);
-            return;
+    while (work_on(p, &p->shares[thread], true, thread)) {
+    }
+    for (int i = 1; i < p->threads; i++) {
+        int other = thread + i < p->threads ? thread + i : thread + i - p->threads;
+        while (work_on(p, &p->shares[other], false, thread)) {
         }
-        claim = atomic_load_explicit(&p->claim, memory_order_acquire);
     }
 }
 
@@ -142,16 +170,27 @@ static void *worker_main(void *arg) {
     return NULL;
 }
 
-/* Each store releases and each load in work() acquires: who sees a new field also sees that the old claim is closed. */
+/* The shares of the job before are empty. Each store releases and each load in work_on() acquires: who sees a new share
+ * sees the new fields. */
 static void publish(pool *p, int count, int grain, pool_fn fn, void *arg) {
-    uint64_t generation = (atomic_load_explicit(&p->claim, memory_order_relaxed) >> 32) + 1;
-    atomic_store_explicit(&p->claim, generation << 32 | CLOSED, memory_order_release);
+    int unit = 1;
+    while (count / unit >= (int)ITEM_MASK)
+        unit *= 2;
+    uint32_t units = (uint32_t)((count - 1) / unit + 1), step = (uint32_t)(grain > unit ? grain / unit : 1);
     atomic_store_explicit(&p->fn, fn, memory_order_release);
     atomic_store_explicit(&p->arg, arg, memory_order_release);
     atomic_store_explicit(&p->count, count, memory_order_release);
-    atomic_store_explicit(&p->grain, grain, memory_order_release);
+    atomic_store_explicit(&p->grain, (int)step, memory_order_release);
+    atomic_store_explicit(&p->unit, unit, memory_order_release);
     atomic_store_explicit(&p->done, 0, memory_order_release);
-    atomic_store_explicit(&p->claim, (generation + 1) << 32, memory_order_release);
+    p->generation = (p->generation + 1) & ((1u << (64 - 2 * ITEM_BITS)) - 1);
+    uint32_t chunks = (units - 1) / step + 1, begin = 0;
+    for (int t = 0; t < p->threads; t++) {
+        uint32_t end = (uint32_t)((uint64_t)chunks * (uint32_t)(t + 1) / (uint32_t)p->threads) * step;
+        end = end < units ? end : units;
+        atomic_store_explicit(&p->shares[t].word, share_word(p->generation, begin, end), memory_order_release);
+        begin = end;
+    }
 }
 
 void pool_run(pool *p, int count, int grain, pool_fn fn, void *arg) {
@@ -236,11 +275,15 @@ pool *pool_new(int threads, err *e) {
     if (threads == 1)
         return p;
     p->workers = calloc((size_t)threads - 1, sizeof *p->workers);
-    if (!p->workers) {
+    p->shares = aligned_alloc(_Alignof(share), (size_t)threads * sizeof *p->shares);
+    if (p->shares)
+        memset(p->shares, 0, (size_t)threads * sizeof *p->shares);
+    if (!p->workers || !p->shares) {
         pool_free(p);
         err_set(e, ERR_MEMORY, "out of memory for %d compute threads", threads);
         return NULL;
     }
+    p->threads = threads; /* before there are others who read it */
     for (int i = 1; i < threads; i++) {
         int rc = start_worker(p, i);
         if (rc) {
@@ -248,7 +291,7 @@ pool *pool_new(int threads, err *e) {
             err_set(e, ERR_IO, "cannot start compute thread %d of %d: %s", i + 1, threads, strerror(rc));
             return NULL;
         }
-        p->threads = i + 1;
+        p->started = i;
     }
     return p;
 }
@@ -259,9 +302,10 @@ void pool_free(pool *p) {
     atomic_store(&p->stopping, true);
     atomic_fetch_add(&p->signal, 1);
     futex_wake(&p->signal, INT_MAX);
-    for (int i = 1; i < p->threads; i++)
-        pthread_join(p->workers[i - 1].handle, NULL);
+    for (int i = 0; i < p->started; i++)
+        pthread_join(p->workers[i].handle, NULL);
     free(p->workers);
+    free(p->shares);
     free(p);
 }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "backend/local.h"
+#include "base/clock.h"
 #include "base/utf8.h"
 #include "tensor/pool.h"
 
@@ -71,6 +72,8 @@ typedef struct call {
     event_kind    last;
     err           error;
     usage         used;
+    bool          has_kv;
+    kv_report     kv;
     str           text[4];
     char          finish[4][24];
     int           logprobs; /* entries */
@@ -111,6 +114,10 @@ static void on_event(void *ctx, const event *ev) {
     }
     if (ev->usage) {
         c->used = *ev->usage;
+    }
+    if (ev->kv) {
+        c->has_kv = true;
+        c->kv = *ev->kv;
     }
     if (--c->party->open == 0) {
         loop_stop(c->party->l);
@@ -255,7 +262,8 @@ static void wrong_requests(void **state) {
     call    c = completion(plain, prompts, 2);
     run(&c, 1);
     assert_int_equal(c.last, EVENT_ERROR);
-    assert_int_equal(c.error.code, ERR_INVALID);
+    assert_int_equal(c.error.code, ERR_CONTEXT);
+    assert_string_equal(c.error.param, "prompt[1]");
     assert_says(c.error, "the prompt has 300 tokens");
     assert_says(c.error, "256");
     clear(&c);
@@ -524,6 +532,190 @@ static void the_reference_answers(void **state) {
     cJSON_Delete(all);
 }
 
+/* ---- stored prefixes, scopes, sliding ---- */
+
+#define LONG_STORY                                                                                                     \
+    "Once upon a time there was a little dog who lived by the sea with an old man and his cat. Every morning the dog " \
+    "ran down to the water and looked for shells, and every evening he brought them home to the old man, who put "     \
+    "them "                                                                                                            \
+    "into a box under his bed and told the cat about each of them. "
+
+static call continuation(backend *b, prompt *p, const char *space) {
+    call c = completion(b, p, 1);
+    c.r.max_tokens = 8;
+    c.r.space = space;
+    run(&c, 1);
+    assert_int_equal(c.last, EVENT_DONE);
+    assert_true(c.has_kv && c.kv.miss);
+    assert_int_equal(c.kv.prompt, c.used.prompt);
+    assert_int_equal(c.kv.cached, c.used.cached);
+    assert_in_range(c.used.cached, 0, c.used.prompt - 1);
+    return c;
+}
+
+static void prefixes_are_reported(void **state) {
+    (void)state;
+    need(story, STORYTELLER);
+    prompt words = {.text = "A. " LONG_STORY},
+           other = {.text = "A. " LONG_STORY
+                            "Then it rained for forty days, and nobody in the house could find the small red boat that "
+                            "had been left by the river."};
+    call first = continuation(story, &words, "prefixes"), again = continuation(story, &words, "prefixes");
+    call longer = continuation(story, &other, "prefixes");
+    assert_int_equal(first.used.cached, 0);
+    assert_string_equal(first.kv.miss, "new");
+    assert_true(again.used.cached >= again.used.prompt - KV_TOKENS);
+    assert_true(longer.used.cached >= first.used.prompt - KV_TOKENS);
+    assert_string_equal(longer.kv.miss, "diverge");
+    assert_string_equal(text_of(&again, 0), text_of(&first, 0));
+
+    call off = completion(story, &words, 1);
+    off.r.max_tokens = 8;
+    off.r.space = "prefixes";
+    off.r.no_reuse = true;
+    run(&off, 1);
+    assert_int_equal(off.used.cached, 0);
+    assert_string_equal(off.kv.miss, "off");
+    assert_string_equal(text_of(&off, 0), text_of(&first, 0));
+
+    prompt both[2] = {words, {.text = "B. " LONG_STORY}}; /* the second has to be computed: its miss counts */
+    call   two = completion(story, both, 2);
+    two.r.max_tokens = 2;
+    two.r.space = "prefixes";
+    run(&two, 1);
+    assert_int_equal(two.last, EVENT_DONE);
+    assert_int_equal(two.used.prompt, 2 * first.used.prompt);
+    assert_in_range(two.used.cached, again.used.cached, first.used.prompt - 1); /* of the first alone */
+    assert_string_equal(two.kv.miss, "new");
+    call *all[] = {&first, &again, &longer, &off, &two};
+    for (size_t i = 0; i < 5; i++) {
+        clear(all[i]);
+    }
+}
+
+static void spaces_do_not_share(void **state) {
+    (void)state;
+    need(story, STORYTELLER);
+    prompt words = {.text = "C. " LONG_STORY};
+    call   a = continuation(story, &words, "anna"), b = continuation(story, &words, "ben");
+    call   c = continuation(story, &words, "anna");
+    assert_int_equal(a.used.cached, 0);
+    assert_int_equal(b.used.cached, 0);
+    assert_string_equal(b.kv.miss, "new");
+    assert_true(c.used.cached > 0);
+    assert_string_equal(text_of(&a, 0), text_of(&b, 0));
+    clear(&a);
+    clear(&b);
+    clear(&c);
+
+    err           e = {0};
+    local_options o = {.sequences = 2, .context = 256, .share_all = true};
+    backend      *shared = backend_local("shared", STORYTELLER, NULL, 0, p, &o, &e);
+    assert_ok(shared, e);
+    a = continuation(shared, &words, "anna");
+    b = continuation(shared, &words, "ben");
+    assert_int_equal(a.used.cached, 0);
+    assert_true(b.used.cached > 0);
+    clear(&a);
+    clear(&b);
+    shared->ops->close(shared);
+}
+
+static void a_full_context_slides(void **state) {
+    (void)state;
+    local_backend *s = (local_backend *)need(story, STORYTELLER);
+    err            e = {0};
+    local_options  o = {.sequences = 2, .context = 128, .slide = true};
+    backend       *b = backend_local("sliding", STORYTELLER, NULL, 0, p, &o, &e);
+    assert_ok(b, e);
+    assert_true(strcmp(b->fingerprint, s->base.fingerprint) != 0); /* its answers are others */
+    int32_t many[300];
+    for (int i = 0; i < 300; i++) {
+        many[i] = 20 + i;
+    }
+    prompt ids = {.ids = many, .n_ids = 300};
+    call   c = completion(b, &ids, 1);
+    c.r.max_tokens = 8;
+    run(&c, 1);
+    assert_int_equal(c.last, EVENT_DONE);
+    assert_int_equal(c.used.prompt, 300);
+    assert_true(c.kv.slid >= 300 - 128);
+    clear(&c);
+
+    c = completion(b, &ids, 1); /* an answer that outgrows the context, and ends all the same */
+    ids.n_ids = 20;
+    c.r.max_tokens = -1;
+    c.r.ignore_eos = true;
+    run(&c, 1);
+    assert_int_equal(c.last, EVENT_DONE);
+    assert_string_equal(c.finish[0], "length");
+    assert_int_equal(c.used.completion, 128);
+    assert_true(c.kv.slid > 0);
+    clear(&c);
+
+    char *huge = malloc(4 << 20);
+    memset(huge, 'a', 4 << 20);
+    huge[(4 << 20) - 1] = '\0';
+    prompt text = {.text = huge};
+    c = completion(b, &text, 1);
+    run(&c, 1);
+    assert_int_equal(c.error.code, ERR_CONTEXT);
+    assert_string_equal(c.error.param, "prompt");
+    clear(&c);
+    free(huge);
+    b->ops->close(b);
+}
+
+/* What stays is what the template makes of the system messages. */
+static void the_system_message_stays(void **state) {
+    (void)state;
+    local_backend *b = (local_backend *)need(story, STORYTELLER);
+    message        room[2], more[2], none[1];
+    err            e = {0};
+    token_ids      ids = {0}, other = {0};
+    call           c = chat(story,
+                            "[{\"role\":\"system\",\"content\":\"Tell sad stories of old dogs and cats by the sea.\"},"
+                                      "{\"role\":\"user\",\"content\":\"Now.\"}]",
+                            room);
+    call           d = chat(story,
+                            "[{\"role\":\"system\",\"content\":\"Tell sad stories of old dogs and cats by the sea.\"},"
+                                      "{\"role\":\"user\",\"content\":\"Other words.\"}]",
+                            more);
+    call           alone = chat(story, "[{\"role\":\"user\",\"content\":\"Now.\"}]", none);
+    assert_ok(local_prompt_make(b, &c.r, 0, &ids, &e), e);
+    assert_ok(local_prompt_make(b, &d.r, 0, &other, &e), e);
+    size_t same = 0;
+    while (ids.ids[same] == other.ids[same]) {
+        same++;
+    }
+    int keep = local_prompt_keep(b, &c.r, &ids);
+    assert_in_range(keep, 10, same);
+    assert_true((int)same - keep <= 4); /* the words between are the template's */
+    assert_int_equal(local_prompt_keep(b, &alone.r, &ids), 1);
+    token_ids_free(&ids);
+    token_ids_free(&other);
+    clear(&c);
+    clear(&d);
+    clear(&alone);
+}
+
+static void stuck_is_not_healthy(void **state) {
+    (void)state;
+    err          why = {0};
+    int64_t      now = 1000000000;
+    engine_stats s = {.running = 3, .waiting = 2, .last_step_us = now - 75000000, .last_token_us = now - 80000000};
+    assert_false(local_gets_on("m", &s, now, &why));
+    assert_says(why, "m has 3 requests running and 2 waiting");
+    assert_says(why, "75 s");
+    s.last_token_us = now - 59000000; /* either is a sign of life */
+    assert_true(local_gets_on("m", &s, now, &why));
+    s.last_token_us = 0;
+    s.last_step_us = now - 60000000;
+    assert_true(local_gets_on("m", &s, now, &why));
+    s = (engine_stats){.last_step_us = now - 500000000}; /* nothing to do is no fault */
+    assert_true(local_gets_on("m", &s, now, &why));
+}
+
 static void cancel_at_any_moment(void **state) {
     (void)state;
     backend    *b = story ? story : need(plain, NO_VOCAB);
@@ -553,11 +745,24 @@ static void cancel_at_any_moment(void **state) {
 static void tells_how_it_is(void **state) {
     (void)state;
     need(plain, NO_VOCAB);
-    str out = {0};
-    err e = {0};
-    assert_true(plain->ops->metrics(plain, &out));
+    str      out = {0};
+    err      e = {0};
+    backend *both[] = {plain, story ? story : plain};
+    assert_true(plain->ops->metrics(both, story ? 2 : 1, &out));
     assert_non_null(strstr(out.data, "pare_engine_steps_total{model=\"plain\"} "));
     assert_non_null(strstr(out.data, "pare_engine_kv_tokens{model=\"plain\"} 1024\n"));
+    assert_non_null(strstr(out.data, "pare_engine_step_seconds_bucket{model=\"plain\",le=\"+Inf\"} "));
+    assert_true(!story || strstr(out.data, "pare_engine_steps_total{model=\"story\"} "));
+    const char *help = strstr(out.data, "# TYPE pare_engine_steps_total counter\n");
+    assert_non_null(help);
+    assert_null(strstr(help + 1, "# TYPE pare_engine_steps_total counter\n"));
+    str_clear(&out);
+    assert_true(plain->ops->status(plain, &out));
+    cJSON *status = json_parse(out.data, out.len, JSON_MAX_DEPTH, &e);
+    assert_ok(status, e);
+    assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(status, "model")), "plain");
+    assert_int_equal(cJSON_GetNumberValue(cJSON_GetObjectItem(status, "kv_blocks")), 1024 / KV_TOKENS);
+    cJSON_Delete(status);
     assert_ok(plain->ops->healthy(plain, &e), e);
     assert_int_equal(strlen(plain->fingerprint), 64);
     assert_true(!story || strcmp(plain->fingerprint, story->fingerprint) != 0);
@@ -573,6 +778,9 @@ int main(void) {
         cmocka_unit_test(the_same_in_company),     cmocka_unit_test(chats),
         cmocka_unit_test(markup_is_only_text),     cmocka_unit_test(the_reference_answers),
         cmocka_unit_test(cancel_at_any_moment),    cmocka_unit_test(tells_how_it_is),
+        cmocka_unit_test(prefixes_are_reported),   cmocka_unit_test(spaces_do_not_share),
+        cmocka_unit_test(a_full_context_slides),   cmocka_unit_test(the_system_message_stays),
+        cmocka_unit_test(stuck_is_not_healthy),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -70,7 +70,7 @@ test('the raw stream is well-formed: data lines, price and tokens as comments, [
   const { data, comments } = events(await response.text());
   assert.equal(data.at(-1), '[DONE]');
   data.slice(0, -1).forEach((d) => JSON.parse(d));
-  assert.match(comments.join('\n'), /^x-pare-cost-usd 0\.000000\nx-pare-saved-usd 0\.\d{6}\nx-pare-tokens \d+ 16$/);
+  assert.match(comments.join('\n'), /^x-pare-cost-usd 0\.000000\nx-pare-saved-usd 0\.\d{6}\nx-pare-tokens \d+ 16(\nx-pare-kv cached=\d+\/\d+ miss=\w+)?$/);
 });
 
 test('a stream comes as it is made, not in one piece at the end', async () => {

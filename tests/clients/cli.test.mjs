@@ -45,6 +45,12 @@ test('serve refuses what cannot work, with a sentence and exit code 2', () => {
     [['serve', '--model', 'x', '--data', dir], /NAME=FILE/],
     [['serve', '--model', `x=${dir}/none.gguf`, '--data', dir], /none\.gguf/],
     [['serve', '--config', `${dir}/none.yaml`, '--data', dir], /none\.yaml/],
+    [['serve', '--kv', 'q8_1', '--data', dir], /--kv must be f16, f32, q8_0 or q4_0.*did you mean q8_0/],
+    [['serve', '--kv-memory', 'much', '--data', dir], /--kv-memory must be a size/],
+    [['serve', '--kv-disk-size', '8G', '--data', dir], /no kv_disk/],
+    [['serve', '--kv-dsk', 'x', '--data', dir], /did you mean --kv-disk/],
+    [['serve', '--overflow', 'wrap', '--data', dir], /--overflow must be error or slide/],
+    [['serve', '--step-ms', '0', '--data', dir], /--step-ms must be a whole number from 1 to 60000/],
   ];
   for (const [args, says] of cases) {
     const r = pare(args);
@@ -101,14 +107,15 @@ test('synth and bench', () => {
   const rows = pare(['bench', '--model', file, '--prompt', '32', '--steps', '4', '--runs', '1', '--json'])
     .out.trim().split('\n').map((line) => JSON.parse(line));
   const decode = rows.filter((r) => r.test === 'decode');
-  assert.deepEqual(decode.map((r) => r.batch), [1, 2, 4, 8, 16, 32]);
+  assert.deepEqual(decode.map((r) => r.batch), [1, 2, 4, 8, 16, 32, 64]);
   assert.ok(rows.every((r) => r.test === 'load' || r.test === 'memory' || r.tokens_per_s > 0));
   rmSync(dir, { recursive: true });
 });
 
-/* README of the reference logits: with a float32 cache max 2e-4, rms 2e-5 of the values' own rms; with f16 5e-3, 1e-3. */
+/* README of the reference logits: with a float32 cache max 2e-4, rms 2e-5 of the values' own rms; with f16 5e-3, 1e-3. The
+ * quantised ones are ours: twice what was measured on these random weights, which forgive less than trained ones. */
 for (const name of ['llama', 'llama-tied', 'llama-ropefreqs']) {
-  for (const [kv, most, rms] of [['f32', 2e-4, 2e-5], ['f16', 5e-3, 1e-3]]) {
+  for (const [kv, most, rms] of [['f32', 2e-4, 2e-5], ['f16', 5e-3, 1e-3], ['q8_0', 0.14, 0.02], ['q4_0', 2.5, 0.26]]) {
     const folder = join(conformance, 'logits', name);
     test(`logits of ${name}, ${kv} cache`, { skip: !existsSync(folder) && 'the reference data is not here' }, () => {
       const dir = temporary();

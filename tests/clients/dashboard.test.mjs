@@ -98,6 +98,16 @@ async function same(page, headers) {
       assert.equal(Number(await row.locator(`[data-col="${column}"] data`).getAttribute('value')), m[column], `${m.model} ${column}`);
     }
   }
+  assert.equal(await page.locator('#engines li').count(), stats.engines.length);
+  for (const g of stats.engines) {
+    const line = page.locator('#engines li').filter({ has: page.locator('b', { hasText: g.model }) });
+    const shown = async (name) => Number(await line.locator(`[data-col="${name}"] data`).getAttribute('value'));
+    assert.equal(await shown('running'), g.running);
+    assert.equal(await shown('waiting'), g.waiting);
+    assert.equal(await shown('kv_use'), g.kv_held / g.kv_blocks);
+    assert.ok(g.lookup_tokens > 0);
+    assert.equal(await shown('hit_share'), g.hit_tokens / g.lookup_tokens);
+  }
   for (const p of ['p50', 'p90', 'p99']) {
     const cell = page.locator(`#latency tr[data-stage="recall.exact"] [data-col="${p}"] data`);
     assert.equal(Number(await cell.getAttribute('value')), stats.latency_ms['recall.exact'][p]);
@@ -148,7 +158,7 @@ test('without keys', { skip }, async (t) => {
       await same(page);
       await fits(page);
       assert.equal(await page.locator('#state').getAttribute('data-state'), 'live');
-      for (const selector of ['.saved data', '.more', 'thead th', '.windows span', '#tail td:first-child', 'td.gain', '#state-text']) {
+      for (const selector of ['.saved data', '.more', 'thead th', '.windows span', '#engines b', '#engines data', '#tail td:first-child', 'td.gain', '#state-text']) {
         const ratio = await contrast(page, selector);
         assert.ok(ratio >= 4.5, `${selector}: ${ratio.toFixed(2)} (${options.colorScheme ?? 'light'})`);
       }

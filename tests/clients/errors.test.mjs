@@ -93,8 +93,9 @@ test('a token id that the model does not have', async () => {
 });
 
 test('a prompt longer than the context says both numbers', async () => {
-  const error = await refused(fresh({ messages: [{ role: 'user', content: 'sea '.repeat(30000) }] }), 400, null);
+  const error = await refused(fresh({ messages: [{ role: 'user', content: 'sea '.repeat(30000) }] }), 400, 'messages');
   assert.match(error.message, /\d+.*\d+/);
+  assert.equal(error.code, 'context_length_exceeded');
 });
 
 test('a body of 33 MiB: 413; one of 31 MiB is read', async () => {

@@ -1,12 +1,5 @@
 /* What a client may send, what it is told when it is wrong, the cache key, and what a provider gets to see. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
+#include "check.h"
 
 #include "base/clock.h"
 #include "dialect/dialect.h"
@@ -256,6 +249,8 @@ static void test_canonical(void **state) {
         CHAT(",\"stream\":true,\"stream_options\":{\"include_usage\":true}"),
         CHAT(",\"user\":\"u\",\"safety_identifier\":\"s\",\"prompt_cache_key\":\"k\",\"metadata\":{\"a\":\"b\"}"),
         CHAT(",\"store\":true,\"service_tier\":\"flex\""),
+        CHAT(",\"priority\":-5,\"cache_prompt\":false"),
+        CHAT(",\"priority\":\"high\",\"cache_prompt\":7"),
         CHAT(",\"temperature\":1,\"top_p\":1.0,\"n\":1,\"presence_penalty\":0,\"frequency_penalty\":0.0"),
         CHAT(",\"logprobs\":false,\"top_logprobs\":0,\"ignore_eos\":false,\"tools\":[],\"stop\":[],\"logit_bias\":{}"),
         CHAT(",\"seed\":null,\"unknown\":null,\"max_tokens\":null"),
@@ -300,6 +295,62 @@ static void test_canonical(void **state) {
     key = canonical(REQUEST_COMPLETION, TEXT(""));
     assert_memory_equal(key, "completion {", 12);
     free(key);
+}
+
+/* ---- what only models of our own obey ---- */
+
+static bool reads_local(const char *more, err *e) {
+    static char body[256]; /* the request points into it */
+    snprintf(body, sizeof body, "{\"model\":\"m\",\"prompt\":\"Hi\"%s}", more);
+    good(REQUEST_COMPLETION, body); /* for a provider any of them is fine */
+    return dialect_openai.read_local(&r, e);
+}
+
+static void refuses_local(const char *more, const char *param, const char *says) {
+    err e = {0};
+    assert_false(reads_local(more, &e));
+    assert_int_equal(e.code, ERR_INVALID);
+    assert_string_equal(e.param, param);
+    assert_says(e, says);
+    assert_int_equal(e.text[strlen(e.text) - 1], '.');
+}
+
+static void test_local_members(void **state) {
+    (void)state;
+    err e = {0};
+    assert_ok(reads_local("", &e), e);
+    assert_true(r.priority == 0 && !r.no_reuse && !r.space);
+    assert_ok(reads_local(",\"priority\":null,\"cache_prompt\":null", &e), e);
+    assert_true(r.priority == 0 && !r.no_reuse);
+    assert_ok(reads_local(",\"priority\":-100,\"cache_prompt\":false", &e), e);
+    assert_true(r.priority == -100 && r.no_reuse);
+    assert_ok(reads_local(",\"priority\":100,\"cache_prompt\":true", &e), e);
+    assert_true(r.priority == 100 && !r.no_reuse);
+    refuses_local(",\"priority\":101", "priority", "-100 and 100");
+    refuses_local(",\"priority\":-101", "priority", "-100 and 100");
+    refuses_local(",\"priority\":1.5", "priority", "integer");
+    refuses_local(",\"priority\":\"1\"", "priority", "a string");
+    refuses_local(",\"priority\":true", "priority", "integer");
+    refuses_local(",\"cache_prompt\":1", "cache_prompt", "cache_prompt");
+    refuses_local(",\"cache_prompt\":\"no\"", "cache_prompt", "a string");
+    str sent = {0};
+    assert_false(reads_local(",\"priority\":\"urgent\"", NULL));
+    assert_true(dialect_openai.write_request(&r, "up", false, &sent));
+    assert_string_equal(sent.data, "{\"model\":\"up\",\"prompt\":\"Hi\",\"priority\":\"urgent\"}");
+    str_free(&sent);
+}
+
+static void test_context_error(void **state) {
+    (void)state;
+    err e = {0};
+    str s = {0};
+    err_at(&e, ERR_CONTEXT, "prompt[1]", "the prompt has 300 tokens, the context holds 256");
+    assert_int_equal(error_status(e.code), 400);
+    assert_true(dialect_openai.write_error(&e, 0, &s));
+    assert_string_equal(s.data, "{\"error\":{\"message\":\"the prompt has 300 tokens, the context holds 256\","
+                                "\"type\":\"invalid_request_error\",\"param\":\"prompt[1]\","
+                                "\"code\":\"context_length_exceeded\"}}");
+    str_free(&s);
 }
 
 /* ---- to a provider ---- */
@@ -403,6 +454,8 @@ int main(void) {
         ONE(test_what_is_wrong),
         ONE(test_too_deep_and_too_many),
         ONE(test_canonical),
+        ONE(test_local_members),
+        ONE(test_context_error),
         ONE(test_write_request),
         ONE(test_speed),
     };

@@ -2,24 +2,14 @@
 #include "check.h"
 
 #include <pthread.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "engine/engine.h"
+#include "jobs.h"
 
 #define MODEL "../shared/conformance/logits/llama/model.gguf"
-#define MOST  600
-
-typedef struct answer { /* what one job gave; `done` counts, for exactly one is right */
-    pthread_mutex_t lock;
-    pthread_cond_t  over;
-    int32_t         ids[MOST];
-    int             n, done;
-    engine_finish   finish;
-    engine_result   result;
-    engine_job     *job; /* NULL before submit has returned and after done */
-    int             delay_us;
-} answer;
 
 static pool  *p;
 static model *m;
@@ -50,70 +40,6 @@ static void need_model(void) {
         print_message("skipped: " MODEL " is not here\n");
         skip();
     }
-}
-
-static void on_piece(void *ctx, const engine_piece *piece) {
-    answer *a = ctx;
-    pthread_mutex_lock(&a->lock);
-    if (a->n < MOST) {
-        a->ids[a->n++] = piece->choice->token.id;
-    }
-    pthread_mutex_unlock(&a->lock);
-    if (a->delay_us) {
-        usleep((useconds_t)a->delay_us);
-    }
-}
-
-static void on_done(void *ctx, const engine_result *r) {
-    answer *a = ctx;
-    pthread_mutex_lock(&a->lock);
-    a->done++;
-    a->finish = r->finish;
-    a->result = *r;
-    a->job = NULL;
-    pthread_cond_broadcast(&a->over);
-    pthread_mutex_unlock(&a->lock);
-}
-
-static answer *new_answer(void) {
-    answer *a = calloc(1, sizeof(*a));
-    assert_non_null(a);
-    pthread_mutex_init(&a->lock, NULL);
-    pthread_cond_init(&a->over, NULL);
-    return a;
-}
-
-static void free_answer(answer *a) {
-    pthread_mutex_destroy(&a->lock);
-    pthread_cond_destroy(&a->over);
-    free(a);
-}
-
-static void wait_for(answer *a) {
-    pthread_mutex_lock(&a->lock);
-    while (!a->done) {
-        pthread_cond_wait(&a->over, &a->lock);
-    }
-    pthread_mutex_unlock(&a->lock);
-}
-
-static bool submit(engine *g, answer *a, engine_request r, err *e) {
-    r.piece = on_piece;
-    r.done = on_done;
-    r.ctx = a;
-    engine_job *job = engine_submit(g, &r, e);
-    pthread_mutex_lock(&a->lock);
-    a->job = a->done ? NULL : job;
-    pthread_mutex_unlock(&a->lock);
-    return job != NULL;
-}
-
-static void cancel(answer *a) {
-    pthread_mutex_lock(&a->lock);
-    if (a->job) {
-        engine_cancel(a->job);
-    }
-    pthread_mutex_unlock(&a->lock);
 }
 
 static engine *open_engine(engine_options o) {
@@ -293,7 +219,7 @@ static void cancel_at_any_moment(void **state) {
     engine_stats s;
     do { /* the last job's memory is given back after its `done` */
         engine_stats_read(g, &s);
-    } while (s.running || s.kv_used_tokens);
+    } while (s.running || s.kv.held);
     assert_int_equal(s.cancelled, cancelled);
     assert_int_equal(s.jobs, 200);
     assert_true(cancelled > 20);

@@ -16,13 +16,14 @@
 #include "upstream.h"
 
 typedef struct bed {
-    char      dir[64];
-    settings *settings;
-    house    *house;
-    server   *server;
-    upstream  up;
-    int       port;
-    bool      with_model; /* the bundled one besides; set before bed_open */
+    char        dir[64];
+    settings   *settings;
+    house      *house;
+    server     *server;
+    upstream    up;
+    int         port;
+    bool        with_model; /* the bundled one besides; set before bed_open */
+    const char *model_line; /* or local models as these lines say; set before bed_open */
 } bed;
 
 /* Waits for `condition`, at most 10 seconds (sanitizers are slow); the assertion behind it tells. */
@@ -40,7 +41,11 @@ static inline void bed_write_config(const bed *b, const char *path, const char *
             "prices:\n  gpt: {input: 1, output: 2}\n"
             "backends:\n  up:\n    base_url: http://127.0.0.1:%d/v1\n"
             "    timeouts: {connect: 2s, first: 1500ms, between: 1s, total: 4s}\n%s",
-            b->dir, b->with_model ? "  storyteller: {file: bundled}\n" : "", b->up.port, more);
+            b->dir,
+            b->model_line   ? b->model_line
+            : b->with_model ? "  storyteller: {file: bundled}\n"
+                            : "",
+            b->up.port, more);
     fclose(f);
 }
 
@@ -48,7 +53,7 @@ static inline void bed_write_config(const bed *b, const char *path, const char *
 static inline void bed_open_with(bed *b, const script *scripts, const char *more) {
     err  e = {0};
     char path[128];
-    *b = (bed){.dir = "/tmp/pare-serve-XXXXXX", .with_model = b->with_model};
+    *b = (bed){.dir = "/tmp/pare-serve-XXXXXX", .with_model = b->with_model, .model_line = b->model_line};
     signal(SIGPIPE, SIG_IGN);
     log_setup(LOG_OFF, false);
     assert_non_null(mkdtemp(b->dir));

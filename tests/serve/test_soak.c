@@ -1,12 +1,18 @@
 /* Everything at once for a while: hits, misses, streams, failures, clients that leave, dashboards; a remote provider and
- * the bundled model. At the end nothing is in flight, memory has not grown, and the ledger has one row a request.
+ * the bundled model. Then the bundled model alone, asked by many more than it can serve at once, with too little memory
+ * for them. At the end nothing is in flight, no block is held, memory has not grown, and the ledger has one row a
+ * request.
  *
- * PARE_SOAK_SECONDS says how long (default 5; `make soak`). What each client does is decided by its number.            */
+ * PARE_SOAK_SECONDS says how long (default 8; `make soak`); each of the two has half of it. What each client does is
+ * decided by its number.                                                                                              */
 #include "bed.h"
 
 #include "serve/assets.h"
 
 #define CLIENTS 8
+#define READERS 64 /* clients of the model */
+
+#define PATIENCE_MS 60000
 
 static void run_tokens(upstream *u, int fd) { /* a stream of about 20 ms */
     say(fd, "HTTP/1.1 " SSE_HEAD "\r\nConnection: close\r\n\r\n");
@@ -228,12 +234,17 @@ static void wait_ms(int64_t ms) {
     }
 }
 
+static int half_of_the_time(void) {
+    const char *asked = getenv("PARE_SOAK_SECONDS");
+    int         seconds = asked ? (int)strtol(asked, NULL, 10) : 8;
+    return seconds > 2 ? seconds / 2 : 1;
+}
+
 static void test_soak(void **state) {
     (void)state;
-    const char *asked = getenv("PARE_SOAK_SECONDS");
-    int         seconds = asked ? (int)strtol(asked, NULL, 10) : 5;
-    soaker      all[CLIENTS] = {{0}};
-    soaker      sum = {0};
+    int    seconds = half_of_the_time();
+    soaker all[CLIENTS] = {{0}};
+    soaker sum = {0};
     the.with_model = asset_find("models/storyteller.gguf") != NULL;
     bed_open_with(&the, scripts, "cache: {size: 2MiB}\n");
     for (int i = 0; i < CLIENTS; i++) {
@@ -276,7 +287,185 @@ static void test_soak(void **state) {
     bed_close(&the);
 }
 
+/* ---- the model alone ---- */
+
+/* Conversations that begin alike: four system messages, then any number of words. */
+static void story_body(soaker *s, str *out, bool stream) {
+    static const char *const systems[] = {
+        "You tell stories to children. Your stories are short and friendly, and animals in them can speak.",
+        "You tell stories to children. Your stories are long and sad, and nobody in them ever says a word.",
+        "Tell about the sea, the wind and the old man who lives in the house with the blue door. Be brief.", "Go on."};
+    static const char *const words[] = {"dog", "cat", "fox", "the", "a", "and", "sea", "little", "ran", "old"};
+    str_adds(out, "{\"model\":\"storyteller\",\"messages\":[{\"role\":\"system\",\"content\":\"");
+    str_adds(out, systems[pick(s, 4)]);
+    str_adds(out, "\"},{\"role\":\"user\",\"content\":\"");
+    int most = pick(s, 30) ? (int)(pick(s, 4) ? pick(s, 20) : pick(s, 140)) : 700; /* 700: too long for the context */
+    for (int i = 0; i <= most; i++) {
+        str_addf(out, "%s ", words[pick(s, 3) ? (size_t)i % 10 : pick(s, 10)]);
+    }
+    str_addf(out, "\"}],\"max_tokens\":%d,\"seed\":%d,\"priority\":%d,\"ignore_eos\":true",
+             1 + (int)pick(s, pick(s, 8) ? 24 : 200), (int)pick(s, 1000), (int)pick(s, 5) - 2);
+    str_addf(out, "%s%s}", pick(s, 20) ? "" : ",\"cache_prompt\":false",
+             stream ? ",\"stream\":true,\"stream_options\":{\"include_usage\":true}" : "");
+}
+
+static int64_t number_in(const soaker *s, const char *name) {
+    const char *at = s->r.body.data ? strstr(s->r.body.data, name) : NULL;
+    return at ? atoll(at + strlen(name)) : -1;
+}
+
+static void check_story(soaker *s, bool stream) {
+    if (s->r.status == 400) {
+        s->failed++;
+        if (!body_has(&s->r, "context_length_exceeded")) {
+            complain(s, "refused");
+        }
+        return;
+    }
+    int64_t prompt = number_in(s, "\"prompt_tokens\":"), found = number_in(s, "\"cached_tokens\":");
+    if (s->r.status != 200 || !s->r.complete || (stream && !body_has(&s->r, DONE)) || found < 0 || found >= prompt) {
+        complain(s, "story");
+        connect_again(s);
+    }
+}
+
+/* Reads to the end, or leaves while it waits, in the middle of a stream, or with the answer on its way. */
+static void one_story(soaker *s) {
+    bool stream = pick(s, 2), leaves = pick(s, 3) == 0;
+    str  body = {0}, in = {0};
+    story_body(s, &body, stream);
+    s->exchanges++;
+    send_post(s->fd, CHAT,
+              s->number % 2 ? "Authorization: Bearer anna-secret\r\n" : "Authorization: Bearer ben-secret\r\n",
+              body.data);
+    str_free(&body);
+    if (!leaves) {
+        /* The least urgent wait for all others, and sanitizers are slow. */
+        struct pollfd p = {.fd = s->fd, .events = POLLIN};
+        if (poll(&p, 1, PATIENCE_MS) <= 0) {
+            str_clear(&s->r.body);
+            complain(s, "no answer in time");
+            connect_again(s);
+            return;
+        }
+        read_reply(s->fd, &s->r, false);
+        check_story(s, stream);
+        return;
+    }
+    if (pick(s, 2)) {
+        struct pollfd p = {.fd = s->fd, .events = POLLIN};
+        if (poll(&p, 1, (int)pick(s, 100)) > 0) {
+            receive(s->fd, &in);
+        }
+    } else {
+        nap((int)pick(s, 20));
+    }
+    str_free(&in);
+    s->aborted++;
+    connect_again(s);
+}
+
+static void *read_stories(void *arg) {
+    soaker *s = arg;
+    s->fd = -1;
+    connect_again(s);
+    while (!atomic_load(&over)) {
+        one_story(s);
+    }
+    close(s->fd);
+    return NULL;
+}
+
+/* From /metrics, as an operator reads it; -1: not there. */
+static double metric(const char *name) {
+    char  line[128];
+    reply r = {0};
+    int   fd = client_connect(the.port);
+    say(fd, "GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer boss-secret\r\n\r\n");
+    read_reply(fd, &r, false);
+    close(fd);
+    snprintf(line, sizeof line, "\npare_engine_%s{model=\"storyteller\"} ", name);
+    const char *at = r.body.data ? strstr(r.body.data, line) : NULL;
+    double      value = at ? strtod(at + strlen(line), NULL) : -1;
+    reply_free(&r);
+    return value;
+}
+
+static void nothing_is_held(void) {
+    until(in_flight(&the) == 0 && metric("running") == 0 && metric("waiting") == 0 && metric("kv_held_blocks") == 0);
+    assert_int_equal(in_flight(&the), 0);
+    assert_true(metric("running") == 0 && metric("waiting") == 0 && metric("backlog_tokens") == 0);
+    assert_true(metric("kv_held_blocks") == 0 && metric("kv_shared_blocks") == 0);
+    assert_true(metric("kv_cached_blocks") > 0);
+}
+
+static void open_stories(char *kv_dir) {
+    char line[256];
+    assert_non_null(mkdtemp(kv_dir));
+    /* 51 blocks: less than two full contexts for twelve sequences, so that memory is short all the time. */
+    snprintf(line, sizeof line,
+             "  storyteller: {file: bundled, sequences: 12, kv_memory: 2MiB, kv_disk: %s, kv_disk_size: 8MiB}\n",
+             kv_dir);
+    the.with_model = false;
+    the.model_line = line;
+    bed_open_with(&the, scripts,
+                  "cache: {size: 2MiB}\nkeys:\n  - {name: anna, key: anna-secret}\n  - {name: ben, key: ben-secret}\n"
+                  "  - {name: boss, key: boss-secret, admin: true}\n");
+    the.model_line = NULL;
+}
+
+static void test_model_soak(void **state) {
+    (void)state;
+    static soaker all[READERS];
+    soaker        sum = {0};
+    int           seconds = half_of_the_time();
+    char          kv_dir[] = "/tmp/pare-soak-kv-XXXXXX";
+    if (!asset_find("models/storyteller.gguf")) {
+        print_message("skipped: the bundled model is not here\n");
+        skip();
+    }
+    open_stories(kv_dir);
+    atomic_store(&over, 0);
+    for (int i = 0; i < READERS; i++) {
+        all[i] = (soaker){.number = i, .random = (uint64_t)i + 1000};
+        assert_int_equal(pthread_create(&all[i].thread, NULL, read_stories, &all[i]), 0);
+    }
+    wait_ms((int64_t)seconds * 500);
+    long middle = resident_kib();
+    wait_ms((int64_t)seconds * 500);
+    atomic_store(&over, 1);
+    for (int i = 0; i < READERS; i++) {
+        pthread_join(all[i].thread, NULL);
+        if (all[i].wrong[0]) {
+            fail_msg("reader %d: %s", i, all[i].wrong);
+        }
+        sum.exchanges += all[i].exchanges;
+        sum.aborted += all[i].aborted;
+        sum.failed += all[i].failed;
+        reply_free(&all[i].r);
+    }
+    nothing_is_held();
+    long   end = resident_kib();
+    double hits = metric("kv_hit_tokens_total"), lookups = metric("kv_lookup_tokens_total");
+    print_message("%d s: %lld requests of %d clients (%lld left early, %lld too long), %.0f %% of prompt tokens found, "
+                  "%.0f preempted, %.0f blocks evicted, %.0f from disk; RSS %ld -> %ld MiB\n",
+                  seconds, (long long)sum.exchanges, READERS, (long long)sum.aborted, (long long)sum.failed,
+                  100 * hits / lookups, metric("preempted_total"), metric("kv_evicted_blocks_total"),
+                  metric("kv_disk_read_blocks_total"), middle / 1024, end / 1024);
+    assert_true(hits > 0 && hits < lookups && sum.aborted > 0);
+    bed_stop(&the, 5000000);
+    assert_int_equal(ledger_number(&the, "SELECT count(*) FROM ledger"), sum.exchanges);
+    assert_int_equal(ledger_number(&the, "SELECT count(*) FROM ledger WHERE cached_tokens > prompt_tokens"), 0);
+    /* A short run still fills its pools in the second half: 64 MiB. A long one has: 16 MiB and a twentieth. */
+    long bound = seconds < 30 ? middle + 65536 : middle + middle / 20 + 16384;
+    if (end > bound) {
+        fail_msg("memory grew from %ld to %ld KiB; %ld is the bound", middle, end, bound);
+    }
+    bed_close(&the);
+    nftw(kv_dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_soak)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_soak), cmocka_unit_test(test_model_soak)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

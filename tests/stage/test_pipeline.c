@@ -26,6 +26,7 @@ struct backend_call {
 };
 
 static backend_call *running[8]; /* in order of their start */
+static request       asked;      /* the last one, as the backend got it */
 
 static void say_cancelled(loop_task *t) {
     backend_call *c = (backend_call *)t;
@@ -38,9 +39,9 @@ static void say_cancelled(loop_task *t) {
 
 static backend_call *start(backend *b, loop *l, const request *r, const char *model, backend_event_fn fn, void *ctx,
                            err *e) {
-    (void)r;
     (void)model;
     (void)e;
+    asked = *r;
     scripted     *s = (scripted *)b;
     backend_call *c = calloc(1, sizeof *c);
     *c = (backend_call){.of = s, .home = l, .fn = fn, .ctx = ctx};
@@ -55,13 +56,16 @@ static void cancel(backend_call *c) {
 }
 
 static const backend_ops ops = {.kind = "remote", .start = start, .cancel = cancel};
+static const backend_ops local_ops = {.kind = "local", .start = start, .cancel = cancel};
 
 static void answer_with(int i, const char *text, const char *finish, int64_t completion) {
     backend_call *c = running[i];
     event         ev = {.kind = EVENT_DELTA, .text = text, .text_len = strlen(text), .finish = finish};
     c->fn(c->ctx, &ev);
-    usage u = {.prompt = 1000, .completion = completion, .known = true};
-    event end = {.kind = EVENT_DONE, .usage = &u};
+    bool      local = c->of->base.ops == &local_ops;
+    usage     u = {.prompt = 1000, .completion = completion, .cached = local ? 800 : 0, .known = true};
+    kv_report kv = {.prompt = 1000, .cached = 800, .miss = "diverge"};
+    event     end = {.kind = EVENT_DONE, .usage = &u, .kv = local ? &kv : NULL};
     c->fn(c->ctx, &end);
     free(c);
 }
@@ -332,6 +336,54 @@ static void test_keys(void **state) {
     assert_non_null(strstr(b->last->hit->body, "for a"));
 }
 
+/* What a model of our own obeys is read for it alone, and is no part of what is remembered. */
+static void test_local_members(void **state) {
+    bed *b = *state;
+    go(b, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"priority\":\"urgent\"}");
+    assert_int_equal(b->backend.started, 1); /* a provider may know what that is */
+    answer_with(0, "hello", "stop", 5);
+    assert_false(b->last->has_kv);
+    b->backend.base.ops = &local_ops;
+    go(b, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"b\"}],\"priority\":\"urgent\"}");
+    assert_int_equal(b->last->status, 400);
+    assert_string_equal(b->last->failed.param, "priority");
+    assert_int_equal(b->last->result, OUTCOME_REFUSED);
+    go(b, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"b\"}],\"priority\":-7,"
+          "\"cache_prompt\":false}");
+    assert_int_equal(b->backend.started, 2);
+    assert_int_equal(asked.priority, -7);
+    assert_true(asked.no_reuse);
+    assert_string_equal(asked.space, "");
+    answer_with(1, "hello", "stop", 500);
+    assert_true(b->last->has_kv);
+    assert_string_equal(b->last->kv.miss, "diverge");
+    assert_int_equal(b->last->answer.usage.cached, 800);
+    go(b, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"b\"}]}");
+    assert_string_equal(b->last->answered_by, "recall.exact");
+}
+
+/* Prefixes that we had stored ourselves are no discount of the provider that the model stands in for. */
+static void test_own_prefixes_are_a_saving(void **state) {
+    bed *b = *state;
+    b->backend.base.ops = &local_ops;
+    b->models[0].price = (price){.known = true};
+    go(b, ASK);
+    answer_with(0, "hello", "stop", 500);
+    assert_int_equal(b->last->cost_micro, 0);
+    assert_int_equal(b->last->saved_micro, 150 + 300);
+}
+
+static void test_spaces_reach_the_backend(void **state) {
+    bed *b = *state;
+    b->backend.base.ops = &local_ops;
+    b->keys[0] = (client_key){.name = "a", .hash = sha256_of("secret-a", 8), .space = "shared"};
+    b->g.keys = b->keys;
+    b->g.n_keys = 1;
+    pipeline_start(&b->p, begin(b, ASK, "secret-a"));
+    assert_string_equal(asked.space, "shared");
+    answer_with(0, "hello", "stop", 5);
+}
+
 static void test_prices(void **state) {
     (void)state;
     price p = {.input = 150000, .cached_input = 75000, .output = 600000, .known = true};
@@ -346,9 +398,19 @@ static void test_prices(void **state) {
 
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    const struct CMUnitTest tests[] = {T(test_remembered),    T(test_not_remembered), T(test_shared_flight),
-                                       T(test_failed_flight), T(test_leader_leaves),  T(test_all_leave),
-                                       T(test_cancel),        T(test_cache_control),  T(test_refusals),
-                                       T(test_keys),          T(test_prices)};
+    const struct CMUnitTest tests[] = {T(test_remembered),
+                                       T(test_not_remembered),
+                                       T(test_shared_flight),
+                                       T(test_failed_flight),
+                                       T(test_leader_leaves),
+                                       T(test_all_leave),
+                                       T(test_cancel),
+                                       T(test_cache_control),
+                                       T(test_refusals),
+                                       T(test_keys),
+                                       T(test_prices),
+                                       T(test_local_members),
+                                       T(test_own_prefixes_are_a_saving),
+                                       T(test_spaces_reach_the_backend)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

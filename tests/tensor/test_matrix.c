@@ -9,7 +9,7 @@
 #include "tensor/kernels.h"
 #include "tensor/matrix.h"
 
-static const block_type types[] = {BLOCK_F32, BLOCK_F16, BLOCK_BF16, BLOCK_Q4_0, BLOCK_Q8_0};
+static const block_type types[] = {BLOCK_F32, BLOCK_F16, BLOCK_BF16, BLOCK_Q4_0, BLOCK_Q8_0, BLOCK_Q4_K, BLOCK_Q6_K};
 #define TYPES (sizeof types / sizeof *types)
 
 static uint64_t seed = 11;
@@ -29,7 +29,8 @@ static matrix make(block_type type, int rows, int cols, float **values) {
     err    e = {0};
     assert_ok(matrix_size(type, rows, cols, &bytes, &e), e);
     block_row_bytes(block_format_of((int)type), cols, &row);
-    assert_int_equal(bytes, row * (size_t)((rows + 15) / 16 * 16));
+    size_t exact = row * (size_t)((rows + 15) / 16 * 16); /* K-quants: scales in whole bytes and on 64-byte lines */
+    assert_in_range(bytes, exact, type == BLOCK_Q4_K || type == BLOCK_Q6_K ? exact * 103 / 100 : exact);
     float   *w = malloc(n * sizeof *w);
     uint8_t *blocks = malloc(row * (size_t)rows);
     uint8_t *data = aligned_alloc(64, (bytes + 63) / 64 * 64);
@@ -44,14 +45,20 @@ static matrix make(block_type type, int rows, int cols, float **values) {
     return m;
 }
 
+/* The next number of columns that the type's blocks divide. */
+static int columns_of(block_type type, int cols) {
+    int block = block_format_of((int)type)->values;
+    return (cols + block - 1) / block * block;
+}
+
 static void rows_come_back(void **state) {
     (void)state;
     static const int rows[] = {1, 15, 16, 17, 515}, cols[] = {32, 64, 256, 288, 544};
     for (size_t t = 0; t < TYPES; t++)
         for (int r = 0; r < 5; r++)
             for (int c = 0; c < 5; c++) {
-                float *w, out[544];
-                matrix m = make(types[t], rows[r], cols[c], &w);
+                float *w, out[768];
+                matrix m = make(types[t], rows[r], columns_of(types[t], cols[c]), &w);
                 assert_int_equal(m.panels, (rows[r] + 15) / 16);
                 for (int i = 0; i < m.rows; i++) {
                     matrix_row(&m, i, out);
@@ -80,8 +87,10 @@ static void shapes_are_checked(void **state) {
     err    e = {0};
     assert_false(matrix_size(BLOCK_Q4_0, 16, 33, &bytes, &e));
     assert_says(e, "33");
-    assert_false(matrix_size((block_type)3, 16, 32, &bytes, &e));
-    assert_says(e, "type 3");
+    assert_false(matrix_size((block_type)4, 16, 32, &bytes, &e));
+    assert_says(e, "type 4");
+    assert_false(matrix_size(BLOCK_Q4_K, 16, 128, &bytes, &e));
+    assert_says(e, "128");
     assert_false(matrix_size(BLOCK_F32, 0, 32, &bytes, &e));
     assert_false(matrix_size(BLOCK_F32, -1, 32, &bytes, &e));
     assert_false(matrix_size(BLOCK_F32, 16, 0, &bytes, &e));
@@ -95,13 +104,20 @@ static void shapes_are_checked(void **state) {
 
 /* What the kernels should give for column x: int8 types see the rounded activations. */
 static void expect(const matrix *m, const float *w, const float *x, double *y) {
-    float  *seen = malloc((size_t)m->cols * sizeof *seen);
-    int8_t *q = malloc((size_t)m->cols);
-    float  *scales = malloc((size_t)m->cols * sizeof *scales);
-    int32_t sums[64];
+    float   *seen = malloc((size_t)m->cols * sizeof *seen);
+    int8_t  *q = malloc((size_t)m->cols);
+    int32_t *halves = malloc((size_t)m->cols / 16 * sizeof *halves + 8);
+    float   *scales = malloc((size_t)m->cols * sizeof *scales);
     memcpy(seen, x, (size_t)m->cols * sizeof *seen);
-    if (matrix_wants_int8(m)) {
-        kernels_scalar.quantize_q8(x, q, scales, sums, m->cols);
+    if (matrix_form(m) & FORM_BF16) {
+        uint16_t half[1];
+        for (int k = 0; k < m->cols; k++) {
+            block_from_f32(BLOCK_BF16, x + k, half, 1);
+            block_to_f32(BLOCK_BF16, half, seen + k, 1);
+        }
+    }
+    if (matrix_form(m) & FORM_INT8) {
+        kernels_scalar.quantize_q8(x, q, scales, halves, m->cols);
         for (int k = 0; k < m->cols; k++)
             seen[k] = (float)q[k] * scales[k / 32];
     }
@@ -113,14 +129,16 @@ static void expect(const matrix *m, const float *w, const float *x, double *y) {
     free(seen);
     free(q);
     free(scales);
+    free(halves);
 }
 
-enum { MOST = 33, ROWS_A = 515, ROWS_B = 40, ROWS_C = 7, COLS = 352 };
+enum { MOST = 33, ROWS_A = 515, ROWS_B = 40, ROWS_C = 7, COLS = 768 };
 
 /* Three matrices of one input in one pass; all numbers of columns; outputs beyond the rows stay untouched. */
 static void product_check(block_type type, int threads) {
     static const int rows[3] = {ROWS_A, ROWS_B, ROWS_C};
     static const int ldy[3] = {ROWS_A + 2, ROWS_B, ROWS_C + 1};
+    const int        cols = columns_of(type, 352);
     static float     x[MOST * COLS], y[3][MOST * (ROWS_A + 2)], single[3][MOST * (ROWS_A + 2)];
     double           expected[ROWS_A];
     matrix           m[3];
@@ -130,15 +148,15 @@ static void product_check(block_type type, int threads) {
     activations     *a = activations_new(MOST, COLS, &e);
     assert_ok(p && a, e);
     for (int i = 0; i < 3; i++)
-        m[i] = make(type, rows[i], COLS, &w[i]);
+        m[i] = make(type, rows[i], cols, &w[i]);
     const matrix *const ms[3] = {&m[0], &m[1], &m[2]};
     fill(x, MOST * COLS);
     for (int c = 0; c < MOST; c++) {
         float *ys[3] = {single[0] + c * ldy[0], single[1] + c * ldy[1], single[2] + c * ldy[2]};
-        activations_set(a, p, x + c * COLS, 1, COLS, matrix_wants_int8(&m[0]));
+        activations_set(a, p, x + c * cols, 1, cols, matrix_form(&m[0]));
         matrix_multiply(p, 3, ms, a, ys, ldy);
         for (int i = 0; i < 3; i++) {
-            expect(&m[i], w[i], x + c * COLS, expected);
+            expect(&m[i], w[i], x + c * cols, expected);
             double wrong = 0, all = 0;
             for (int r = 0; r < rows[i]; r++) {
                 wrong += (ys[i][r] - expected[r]) * (ys[i][r] - expected[r]);
@@ -153,7 +171,7 @@ static void product_check(block_type type, int threads) {
     for (int n = 1; n <= MOST; n += stride) {
         float *ys[3] = {y[0], y[1], y[2]};
         memset(y, 0x55, sizeof y);
-        activations_set(a, p, x, n, COLS, matrix_wants_int8(&m[0]));
+        activations_set(a, p, x, n, cols, matrix_form(&m[0]));
         matrix_multiply(p, 3, ms, a, ys, ldy);
         for (int i = 0; i < 3; i++)
             for (int c = 0; c < MOST; c++)
@@ -195,11 +213,11 @@ static void wide_products(void **state) {
         const matrix *ms = &m;
         int           ld = ROWS;
         fill(x, (size_t)N * WIDE);
-        activations_set(a, p, x, N, WIDE, matrix_wants_int8(&m));
+        activations_set(a, p, x, N, WIDE, matrix_form(&m));
         matrix_multiply(p, 1, &ms, a, &y, &ld);
         for (int c = 0; c < N; c++) {
             float *to = one;
-            activations_set(a, p, x + (size_t)c * WIDE, 1, WIDE, matrix_wants_int8(&m));
+            activations_set(a, p, x + (size_t)c * WIDE, 1, WIDE, matrix_form(&m));
             matrix_multiply(p, 1, &ms, a, &to, &ld);
             assert_memory_equal(one, y + c * ROWS, sizeof one);
         }
@@ -223,7 +241,7 @@ static int run(void) {
 }
 
 int main(void) {
-    static const char *const names[] = {"scalar", "avx2", "avx512"};
+    static const char *const names[] = {"scalar", "neon", "dotprod", "avx2", "avx512", "avx512bf16"};
     int                      failed = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (!kernels_named(names[i]))
