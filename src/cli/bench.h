@@ -81,7 +81,7 @@ typedef struct bench_rate { /* prefill, decode and shared */
 
 typedef struct bench_wait { /* of a prompt for its first token */
     int    prompt, cached;
-    double cold_s, cached_s;
+    double cold_s, cached_s, again_s; /* again: the very same prompt once more */
 } bench_wait;
 
 typedef struct bench_gaps { /* seconds between the tokens of one stream */

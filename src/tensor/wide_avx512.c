@@ -2,12 +2,14 @@
  *
  * A piece of both panels is opened once: lines of bytes and float scales, small enough for the first-level cache. Then
  * tiles of 2 panels x 6 columns pass over it; two lines of weights share each broadcast activation, so that eight loads
- * feed twelve dot products. Between pieces the sums rest in y, so the order of additions is that of the other kernels. */
+ * feed twelve dot products. Between pieces the sums rest in memory of their own (in y the columns lie whole pages apart, and
+ * would all want the same few places of the cache); the order of additions is that of the other kernels.             */
 #if defined(__x86_64__)
 #include "tensor/int8_avx512.h"
 
 #define PANELS       2
 #define TILE_COLUMNS 6   /* 12 sums and 12 dot products of 32 registers */
+#define MOST_TILES   43  /* for which the sums are kept: 33 KB; more columns open the panels again */
 #define PIECE        512 /* inputs: 16 KB of lines, 4 KB of scales at most */
 
 typedef struct piece {
@@ -74,9 +76,14 @@ TILE void prefetch(const ahead *next, size_t part) {
         UNROLL for (int p = 0; p < PANELS; p++) PREFETCH_FAR(next->at[p] + (part * next->lines + i) * LINE_BYTES);
 }
 
-/* y of 2 panels x n columns over one piece; x begins at the tile's first column, `at` is the piece's first block. */
+typedef struct tile_sums {
+    _Alignas(64) float of[PANELS][TILE_COLUMNS][PANEL_ROWS];
+} tile_sums;
+
+/* Sums of 2 panels x n columns over one piece; x begins at the tile's first column, `at` is the piece's first block. With
+ * the last piece they go to y. */
 TILE void wide_tile(block_type type, const piece *w, size_t at, size_t blocks, const ahead *next, const columns *x,
-                    float *y, int ldy, const int n) {
+                    tile_sums *sums, float *y, int ldy, const int n) {
     const size_t   parts = type == BLOCK_Q6_K ? 2 : 1; /* of a block, each with scales of its own */
     const int      lines = type == BLOCK_Q6_K ? 4 : 8; /* of a part */
     const size_t   cols = (size_t)x->cols, ld = cols / BLOCK_INPUTS;
@@ -86,7 +93,7 @@ TILE void wide_tile(block_type type, const piece *w, size_t at, size_t blocks, c
                                                 : NULL;
     vec            sum[PANELS][TILE_COLUMNS];
     UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int c = 0; c < n; c++) sum[p][c] =
-        at ? v_load(y + (size_t)c * (size_t)ldy + p * PANEL_ROWS) : v_zero();
+        at ? _mm512_load_ps(sums->of[p][c]) : v_zero();
     for (size_t part = 0; part < blocks * parts; part++) {
         const size_t  block = at + part / parts;
         const int8_t *q = x->q + at * BLOCK_INPUTS + part * (size_t)(lines * 4);
@@ -119,50 +126,65 @@ TILE void wide_tile(block_type type, const piece *w, size_t at, size_t blocks, c
             }
         }
     }
-    UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int c = 0; c < n; c++)
-        v_store(y + (size_t)c * (size_t)ldy + p * PANEL_ROWS, sum[p][c]);
+    if (at + blocks < ld) {
+        UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int c = 0; c < n; c++)
+            _mm512_store_ps(sums->of[p][c], sum[p][c]);
+    } else {
+        UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int c = 0; c < n; c++)
+            v_store(y + (size_t)c * (size_t)ldy + p * PANEL_ROWS, sum[p][c]);
+    }
 }
 
-TILE void wide_panels(block_type type, const uint8_t *panels, const columns *x, float *y, int ldy) {
+/* One tile of a number of columns known at run time. */
+TILE void any_tile(block_type type, const piece *w, size_t at, size_t blocks, const ahead *next, const columns *x,
+                   tile_sums *sums, float *y, int ldy) {
+    if (x->n == 6)
+        wide_tile(type, w, at, blocks, next, x, sums, y, ldy, 6);
+    else if (x->n == 5)
+        wide_tile(type, w, at, blocks, next, x, sums, y, ldy, 5);
+    else if (x->n == 4)
+        wide_tile(type, w, at, blocks, next, x, sums, y, ldy, 4);
+    else if (x->n == 3)
+        wide_tile(type, w, at, blocks, next, x, sums, y, ldy, 3);
+    else if (x->n == 2)
+        wide_tile(type, w, at, blocks, next, x, sums, y, ldy, 2);
+    else
+        wide_tile(type, w, at, blocks, next, x, sums, y, ldy, 1);
+}
+
+/* At most MOST_TILES tiles, of nearly equal width: 13 columns are 5 + 4 + 4, not 6 + 6 + 1. */
+TILE void wide_group(block_type type, const uint8_t *panels, size_t panel_bytes, const columns *x, float *y, int ldy) {
     const size_t   blocks = (size_t)(x->cols / BLOCK_INPUTS), piece_blocks = PIECE / BLOCK_INPUTS;
-    const size_t   whole = blocks / 8, rest = blocks % 8;
-    const size_t   panel_bytes = whole * stretch_bytes(type, 8) + (rest ? stretch_bytes(type, rest) : 0);
+    const size_t   piece_bytes = piece_blocks / 8 * stretch_bytes(type, 8), lines = piece_bytes / LINE_BYTES;
     const int      tiles = (x->n + TILE_COLUMNS - 1) / TILE_COLUMNS;
     const uint8_t *w = panels;
     piece          opened;
-    for (size_t at = 0; at < blocks; at += piece_blocks) {
-        size_t now = blocks - at < piece_blocks ? blocks - at : piece_blocks;
+    tile_sums      sums[MOST_TILES];
+    for (size_t at = 0; at < blocks; at += piece_blocks, w += piece_bytes) {
+        const size_t   now = blocks - at < piece_blocks ? blocks - at : piece_blocks;
+        const size_t   parts = now * (type == BLOCK_Q6_K ? 2 : 1);
+        const uint8_t *following = at + now < blocks ? w + piece_bytes : panels + PANELS * panel_bytes;
+        ahead          next = {{following, following + panel_bytes}, (lines - 1) / (parts * (size_t)tiles) + 1};
         UNROLL for (int p = 0; p < PANELS; p++)
             open_piece(type, w + (size_t)p * panel_bytes, now, type == BLOCK_Q6_K ? 2 : 1, p, &opened);
-        w += piece_blocks / 8 * stretch_bytes(type, 8);
-        const uint8_t *following = at + now < blocks ? w : panels + PANELS * panel_bytes;
-        const size_t parts = now * (type == BLOCK_Q6_K ? 2 : 1), lines = piece_blocks / 8 * stretch_bytes(type, 8) / 64;
-        ahead        next = {{following, following + panel_bytes}, (lines - 1) / (parts * (size_t)tiles) + 1};
-        for (int t = 0, c = 0; t < tiles; t++) { /* of nearly equal width: 13 columns are 5 + 4 + 4, not 6 + 6 + 1 */
+        for (int t = 0, c = 0; t < tiles; t++) {
             int     end = (int)((int64_t)x->n * (t + 1) / tiles);
             columns part = columns_from(x, c, end - c);
-            float  *to = y + (size_t)c * (size_t)ldy;
-            switch (part.n) {
-            case 6:
-                wide_tile(type, &opened, at, now, &next, &part, to, ldy, 6);
-                break;
-            case 5:
-                wide_tile(type, &opened, at, now, &next, &part, to, ldy, 5);
-                break;
-            case 4:
-                wide_tile(type, &opened, at, now, &next, &part, to, ldy, 4);
-                break;
-            default: /* with few columns altogether */
-                for (int one = 0; one < part.n; one++) {
-                    columns single = columns_from(&part, one, 1);
-                    wide_tile(type, &opened, at, now, &next, &single, to + (size_t)one * (size_t)ldy, ldy, 1);
-                }
-            }
+            any_tile(type, &opened, at, now, &next, &part, &sums[t], y + (size_t)c * (size_t)ldy, ldy);
             c = end;
             UNROLL for (int p = 0; p < PANELS; p++) next.at[p] += parts * next.lines * LINE_BYTES;
             if ((size_t)(t + 1) * parts * next.lines >= lines)
                 next.lines = 0;
         }
+    }
+}
+
+TILE void wide_panels(block_type type, const uint8_t *panels, const columns *x, float *y, int ldy) {
+    const size_t blocks = (size_t)(x->cols / BLOCK_INPUTS), whole = blocks / 8, rest = blocks % 8;
+    const size_t panel_bytes = whole * stretch_bytes(type, 8) + (rest ? stretch_bytes(type, rest) : 0);
+    for (int c = 0; c < x->n; c += MOST_TILES * TILE_COLUMNS) {
+        columns part = columns_from(x, c, x->n - c < MOST_TILES * TILE_COLUMNS ? x->n - c : MOST_TILES * TILE_COLUMNS);
+        wide_group(type, panels, panel_bytes, &part, y + (size_t)c * (size_t)ldy, ldy);
     }
 }
 

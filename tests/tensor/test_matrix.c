@@ -201,33 +201,40 @@ static void batches_have_the_bits_of_single_columns(void **state) {
     }
 }
 
-/* Inputs wide enough that the panels pass in several groups and the activations are made ready by all threads. */
-static void wide_products(void **state) {
-    (void)state;
-    enum { ROWS = 200, WIDE = 8192, N = 40 };
+static void wide_check(int rows, int wide, int count) {
     for (size_t t = 0; t < TYPES; t++) {
-        float        *w, *x = malloc(sizeof *x * N * WIDE), *y = malloc(sizeof *y * N * ROWS), one[ROWS];
-        matrix        m = make(types[t], ROWS, WIDE, &w);
+        float *w, *x = malloc(sizeof *x * (size_t)count * (size_t)wide),
+                  *y = malloc(sizeof *y * (size_t)count * (size_t)rows);
+        float        *one = malloc(sizeof *one * (size_t)rows);
+        matrix        m = make(types[t], rows, wide, &w);
         pool         *p = pool_new(3, NULL);
-        activations  *a = activations_new(N, WIDE, NULL);
+        activations  *a = activations_new(count, wide, NULL);
         const matrix *ms = &m;
-        int           ld = ROWS;
-        fill(x, (size_t)N * WIDE);
-        activations_set(a, p, x, N, WIDE, matrix_form(&m));
+        int           ld = rows;
+        fill(x, (size_t)count * (size_t)wide);
+        activations_set(a, p, x, count, wide, matrix_form(&m));
         matrix_multiply(p, 1, &ms, a, &y, &ld);
-        for (int c = 0; c < N; c++) {
+        for (int c = 0; c < count; c++) {
             float *to = one;
-            activations_set(a, p, x + (size_t)c * WIDE, 1, WIDE, matrix_form(&m));
+            activations_set(a, p, x + (size_t)c * (size_t)wide, 1, wide, matrix_form(&m));
             matrix_multiply(p, 1, &ms, a, &to, &ld);
-            assert_memory_equal(one, y + c * ROWS, sizeof one);
+            assert_memory_equal(one, y + c * rows, sizeof *one * (size_t)rows);
         }
         free(w);
         free(x);
         free(y);
+        free(one);
         free(m.data);
         activations_free(a);
         pool_free(p);
     }
+}
+
+/* Inputs wide enough that the panels pass in several pieces; and more columns than have their sums kept at a time. */
+static void wide_products(void **state) {
+    (void)state;
+    wide_check(200, 8192, 40);
+    wide_check(48, 768, 300);
 }
 
 static int run(void) {
