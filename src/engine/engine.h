@@ -24,8 +24,8 @@ typedef struct engine_options {
     int         context;     /* tokens a sequence, prompt and answer; 0: the model's, at most 8192 */
     int         queue;       /* waiting jobs at most; 0: 1024 */
     int         step_tokens; /* most tokens in one step; 0: 256 */
-    int64_t     step_us;     /* a step that serves decoding sequences takes no chunk of prefill that would make it longer;
-                                0: 1.8 times what the same step takes without one, at least 20 ms */
+    int64_t     step_us; /* a step that serves decoding sequences takes no chunk of prefill that would make it longer;
+                                0: 1.8 times what the same step takes without one, at least 20 ms; see pace.h */
     kv_type     kv;
     size_t      kv_bytes;      /* 0: see kv.h */
     const char *kv_disk;       /* directory; NULL: none */
@@ -48,14 +48,14 @@ typedef enum engine_finish { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED, FINIS
 
 typedef struct engine_result {
     engine_finish finish;
-    const char   *stop_text; /* the stop string that ended it, or NULL */
+    const char   *stop_text;                        /* the stop string that ended it, or NULL */
     int           prompt_tokens, completion_tokens; /* of the prompt as it was sent */
     int           cached_tokens; /* of the prompt, taken from the cache and not computed, up to the first preemption */
     kv_miss       miss;          /* why not more */
     int           preempted;     /* how often its memory was taken for older jobs and computed again */
     int           slid;          /* tokens dropped from the middle because `slide` was asked for */
-    int64_t       queued_us; /* submit to first prefill */
-    int64_t       first_us;  /* submit to first token */
+    int64_t       queued_us;     /* submit to first prefill */
+    int64_t       first_us;      /* submit to first token */
     int64_t       total_us;
     const char   *text; /* what was still held back; may be empty */
     size_t        text_len;
@@ -101,12 +101,12 @@ extern const double engine_time_bounds[ENGINE_BUCKETS];  /* seconds: 0.001 .. 60
 extern const double engine_batch_bounds[ENGINE_BUCKETS]; /* tokens: 1 .. 16384, +Inf */
 
 typedef struct engine_stats { /* since the start; read without stopping the engine */
-    int64_t steps, prompt_tokens, completion_tokens, jobs, cancelled, preempted;
-    int     running, decoding, waiting, sequences;
-    int64_t backlog_tokens; /* prompt tokens that wait to be computed */
-    double  backlog_s;      /* the time that takes at the measured rate */
-    int64_t last_token_us;  /* monotonic; 0: none yet */
-    int64_t last_step_us;   /* end of the last step, or when work last came to an idle engine; 0: neither yet */
+    int64_t          steps, prompt_tokens, completion_tokens, jobs, cancelled, preempted;
+    int              running, decoding, waiting, sequences;
+    int64_t          backlog_tokens; /* prompt tokens that wait to be computed */
+    double           backlog_s;      /* the time that takes at the measured rate */
+    int64_t          last_token_us;  /* monotonic; 0: none yet */
+    int64_t          last_step_us; /* end of the last step, or when work last came to an idle engine; 0: neither yet */
     kv_usage         kv;
     engine_histogram first_token, inter_token, queued, step; /* seconds */
     engine_histogram batch;                                  /* tokens of a step */

@@ -1,10 +1,12 @@
 #include "engine/pace.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #define GOAL_FACTOR   1.8   /* leaves room to the 2 that nobody should notice */
 #define GOAL_LEAST_US 20000 /* 50 tokens a second: faster than anybody reads */
+#define BURST_US      250000
 #define FIRST_CHUNK   16
 #define STALE_STEPS   64  /* with prefill in all of them: D(n) is measured again */
 #define EAGER_STEPS   8   /* the same while D(n) is not known well */
@@ -23,6 +25,7 @@ struct pace {
     int       sequences;
     int64_t   step_us;
     int       chunk;              /* most tokens beside decoding sequences, as far as we dared to go */
+    bool      burst;              /* the last step was planned so */
     int       unmeasured;         /* steps with both since D was last measured */
     estimate  token;              /* c */
     double    all_us, all_tokens; /* sums that forget, for pace_token_us */
@@ -82,7 +85,7 @@ static estimate *decode_time(const pace *p, int n) {
 }
 
 static double goal_us(const pace *p, const estimate *decode) {
-    return p->step_us > 0 ? (double)p->step_us : fmax(GOAL_FACTOR * decode->us, GOAL_LEAST_US);
+    return p->step_us > 0 ? (double)p->step_us : fmax(GOAL_FACTOR * decode->us, p->burst ? BURST_US : GOAL_LEAST_US);
 }
 
 /* Whether it is time to take a step without prefill. */
@@ -91,7 +94,8 @@ static bool must_measure(const pace *p, int decoding, const estimate *known) {
     return !known || p->unmeasured >= (sure ? STALE_STEPS : EAGER_STEPS);
 }
 
-int pace_prefill(pace *p, int decoding, int most) {
+int pace_prefill(pace *p, int decoding, int prompts, int most) {
+    p->burst = 2 * prompts >= decoding;
     if (decoding <= 0) {
         return most;
     }

@@ -207,7 +207,7 @@ static void plan(engine *g, bool wait) {
         decoding += j->planned;
         others += runs && !j->planned;
     }
-    int left = others ? pace_prefill(g->pace, decoding, g->step_tokens - decoding) : 0;
+    int left = others ? pace_prefill(g->pace, decoding, others, g->step_tokens - decoding) : 0;
     while (left > 0) {
         engine_job *j = next_prefill(g);
         if (!j) {

@@ -194,7 +194,7 @@ TILE void sum_tile(kv_type type, const work *w, const group *g, int d, int row, 
             vec value[WIDE];
             PREFETCH(g->next[b] + (size_t)(d * KV_TOKENS + t % KV_TOKENS * vecs * LANES) * g->half_bytes / 2);
             UNROLL for (int v = 0; v < vecs; v++) value[v] =
-                value_piece(type, g, values, (size_t)(d + v * LANES), t, left - v * LANES);
+                value_piece(type, g, values, (size_t)d + (size_t)v * LANES, t, left - v * LANES);
             UNROLL for (int r = 0; r < rows; r++) {
                 vec weight = v_set1(p[r * ATTEND_GROUP + t]);
                 UNROLL for (int v = 0; v < vecs; v++) sum[r * vecs + v] = v_fma(weight, value[v], sum[r * vecs + v]);

@@ -148,7 +148,8 @@ static void settle_ranges(const float *x, const float *scales, const float *mins
 static bool refit_ranges(const float *x, ranges *r) {
     double aa = 0, ab = 0, bb = 0, xa = 0, xb = 0; /* x = d a - dmin b */
     for (int i = 0; i < SUPER_VALUES; i++) {
-        double a = (double)r->scale[i / PART] * (double)r->q[i], b = (double)r->min[i / PART];
+        int    p = i / PART;
+        double a = (double)r->scale[p] * (double)r->q[i], b = (double)r->min[p];
         aa += a * a;
         ab += a * b;
         bb += b * b;
@@ -222,9 +223,11 @@ static void ranges_out(const uint8_t *head, const uint8_t *fifth, const uint8_t 
     }
 }
 
-static void ranges_in(const float *in, uint8_t *head, uint8_t *fifth, uint8_t *nibbles) {
-    ranges r;
-    quantize_ranges(in, fifth ? 31 : 15, &r);
+static void ranges_in(const float *in, uint8_t *head, int largest) {
+    const bool fifth = largest > 15; /* bits, before the nibbles */
+    uint8_t   *after = head + 4 + SCALE_BYTES, *nibbles = after + (fifth ? PART : 0);
+    ranges     r;
+    quantize_ranges(in, largest, &r);
     store_u16(head, r.d);
     store_u16(head + 2, r.dmin);
     pack_levels(&r, head + 4);
@@ -235,7 +238,7 @@ static void ranges_in(const float *in, uint8_t *head, uint8_t *fifth, uint8_t *n
         int bits = 0;
         for (int p = 0; p < PARTS; p++)
             bits |= r.q[p * PART + i] >> 4 << p;
-        fifth[i] = (uint8_t)bits;
+        after[i] = (uint8_t)bits;
     }
 }
 
@@ -246,7 +249,7 @@ void q4_k_out(const uint8_t *in, float *out, int64_t n) {
 
 void q4_k_in(const float *in, uint8_t *out, int64_t n) {
     for (int64_t k = 0; k < n; k += SUPER_VALUES, out += Q4_K_BYTES)
-        ranges_in(in + k, out, NULL, out + 4 + SCALE_BYTES);
+        ranges_in(in + k, out, 15);
 }
 
 void q5_k_out(const uint8_t *in, float *out, int64_t n) {
@@ -256,7 +259,7 @@ void q5_k_out(const uint8_t *in, float *out, int64_t n) {
 
 void q5_k_in(const float *in, uint8_t *out, int64_t n) {
     for (int64_t k = 0; k < n; k += SUPER_VALUES, out += Q5_K_BYTES)
-        ranges_in(in + k, out, out + 4 + SCALE_BYTES, out + 4 + SCALE_BYTES + PART);
+        ranges_in(in + k, out, 31);
 }
 
 /* ---- Q6_K: signed scales ---- */
@@ -330,7 +333,8 @@ static void settle_signs(const float *x, const float *scales, signs *r) {
 static bool refit_signs(const float *x, signs *r) {
     double aa = 0, xa = 0;
     for (int i = 0; i < SUPER_VALUES; i++) {
-        double a = (double)(r->scale[i / PART6] * r->q[i]);
+        int    p = i / PART6;
+        double a = (double)(r->scale[p] * r->q[i]);
         aa += a * a;
         xa += (double)x[i] * a;
     }

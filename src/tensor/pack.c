@@ -70,7 +70,8 @@ static void unpack_q8_0(const uint8_t *from, int r, float *out, int n) {
     const uint8_t *lines = from + n * SCALE_BYTES + 4 * r;
     for (int i = 0; i < n * BLOCK_INPUTS; i++) {
         float scale = load_half(from + i / BLOCK_INPUTS * SCALE_BYTES + 2 * r);
-        *out++ = (float)(lines[i / 4 * LINE_BYTES + i % 4] - Q8_0_OFFSET) * scale;
+        int   byte = lines[i / 4 * LINE_BYTES + i % 4];
+        *out++ = (float)(byte - Q8_0_OFFSET) * scale;
     }
 }
 

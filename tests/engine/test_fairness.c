@@ -197,7 +197,7 @@ static run prefill(pace *p, machine *m, int n, int tokens, int64_t limit, int ou
     run r = {0};
     int left = tokens, mixed = 0;
     while (left > 0) {
-        int chunk = pace_prefill(p, n, left < 248 ? left : 248);
+        int chunk = pace_prefill(p, n, 1, left < 248 ? left : 248);
         assert_true(chunk >= 0 && chunk <= left);
         int64_t us = step_of(m, n, chunk);
         r.steps++;
@@ -223,7 +223,7 @@ static void a_long_prompt_joins_streams(void **state) {
     (void)state;
     machine m = {.base = 40000, .each = 500, .token = 900, .noise = 0.05, .random = 1};
     pace   *p = open_pace(0);
-    assert_int_equal(pace_prefill(p, 0, 256), 256); /* nobody is kept waiting */
+    assert_int_equal(pace_prefill(p, 0, 1, 256), 256); /* nobody is kept waiting */
     for (int i = 0; i < 30; i++) {
         pace_note(p, 8, 0, step_of(&m, 8, 0));
     }
@@ -242,9 +242,9 @@ static void a_cold_start(void **state) {
     machine cold = {.base = 400000, .each = 5000, .token = 9000, .noise = 0.05, .random = 2};
     machine m = {.base = 40000, .each = 500, .token = 900, .noise = 0.05, .random = 2};
     pace   *p = open_pace(0);
-    assert_int_equal(pace_prefill(p, 1, 256), 0); /* the first step measures */
+    assert_int_equal(pace_prefill(p, 1, 1, 256), 0); /* the first step measures */
     pace_note(p, 1, 0, step_of(&cold, 1, 0));
-    int chunk = pace_prefill(p, 1, 256);
+    int chunk = pace_prefill(p, 1, 1, 256);
     assert_in_range(chunk, PACE_LEAST, 16); /* whatever the cold step promised */
     pace_note(p, 1, chunk, step_of(&cold, 1, chunk));
     run r = prefill(p, &m, 8, 4000, 2 * 44000, 0);
@@ -261,9 +261,9 @@ static void one_outlier_changes_little(void **state) {
     for (int at = 5; at < 100; at += 7) {
         pace *p = open_pace(0);
         prefill(p, &m, 8, 4000, 0, 0);
-        int before = pace_prefill(p, 8, 248);
+        int before = pace_prefill(p, 8, 1, 248);
         pace_note(p, 8, 0, 5000000); /* somebody else had the core for five seconds */
-        int after = pace_prefill(p, 8, 248);
+        int after = pace_prefill(p, 8, 1, 248);
         assert_true(after <= before * 3 / 2);
         run r = prefill(p, &m, 8, 4000, 2 * 44000 * 11 / 10, at);
         assert_int_equal(r.late, 0);
@@ -301,8 +301,8 @@ static void the_given_step_time_is_kept(void **state) {
     pace_free(p);
     p = open_pace(1000); /* not to be had: the least there is */
     prefill(p, &m, 4, 400, 0, 0);
-    assert_int_equal(pace_prefill(p, 4, 256), PACE_LEAST);
-    assert_int_equal(pace_prefill(p, 4, 2), 2);
+    assert_int_equal(pace_prefill(p, 4, 1, 256), PACE_LEAST);
+    assert_int_equal(pace_prefill(p, 4, 1, 2), 2);
     pace_free(p);
     p = open_pace(0); /* fast steps: 20 ms are nobody's worry */
     m = (machine){.base = 1000, .each = 10, .token = 100, .random = 7};
@@ -321,7 +321,7 @@ static void any_number_of_streams(void **state) {
     int     steps = 0, empty = 0;
     for (int left = 20000; left > 0; steps++) {
         int n = 1 + (int)(test_random(&m.random) % 64);
-        int chunk = pace_prefill(p, n, left < 192 ? left : 192);
+        int chunk = pace_prefill(p, n, 1, left < 192 ? left : 192);
         empty += chunk == 0;
         pace_note(p, n, chunk, step_of(&m, n, chunk));
         left -= chunk;

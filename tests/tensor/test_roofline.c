@@ -78,7 +78,7 @@ static void the_machine_is_plausible(void **state) {
     assert_true(r.int8_ops_s > 5e7 * r.threads && r.int8_ops_s < 4e12 * r.threads);
     assert_true(r.f32_flops_s > 2e7 * r.threads && r.f32_flops_s < 1e12 * r.threads);
     assert_true(r.bf16_flops_s >= 0 && r.bf16_flops_s < 4e12 * r.threads);
-    if (took > 30) /* 0.5 s alone; busy neighbours or a sanitizer make it more, never without end */
+    if (took > 120) /* 0.5 s alone; busy neighbours and sanitizers make it more, never without end */
         fail_msg("the reading took %.1f s", took);
     pool_free(p);
 }
