@@ -3,8 +3,8 @@
  * for them. At the end nothing is in flight, no block is held, memory has not grown, and the ledger has one row a
  * request.
  *
- * PARE_SOAK_SECONDS says how long (default 8; `make soak`); each of the two has half of it. What each client does is
- * decided by its number.                                                                                              */
+ * PARE_SOAK_SECONDS says how long (default 8; `make soak`); each of the two has half of it; PARE_SOAK_TEST=test_model_soak
+ * leaves the other out. What each client does is decided by its number.                                               */
 #include "bed.h"
 
 #include "serve/assets.h"
@@ -467,5 +467,9 @@ static void test_model_soak(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_soak), cmocka_unit_test(test_model_soak)};
+    const char             *only = getenv("PARE_SOAK_TEST");
+    if (only) {
+        cmocka_set_test_filter(only);
+    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
