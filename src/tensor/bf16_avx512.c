@@ -1,5 +1,5 @@
 /* bf16_avx512.c - products of bfloat16 weights with activations rounded to bfloat16 (AVX512_BF16): two inputs a lane at
- * once, summed in float32. On CPUs that run this instruction at full rate it is twice as fast as float32 products.
+ * once, summed in float32. Meant for CPUs that run this instruction at full rate (kernels.c).
  *
  * A panel's lines k and k + 1 are woven into one register of pairs; pairs meet a broadcast pair of activations. One sum an
  * output, pairs in order, whatever the number of columns: y = y + w[k+1] x[k+1] + w[k] x[k], as the instruction has it. An

@@ -174,10 +174,7 @@ TILE void int8_tile(block_type type, const uint8_t *w, const tile_input *x, floa
                 block_32(type, sum, w, blocks, b, x, done + b, n);
         }
         done += blocks;
-        w += type == BLOCK_Q4_0   ? blocks * (size_t)Q4_0_BLOCK
-             : type == BLOCK_Q8_0 ? blocks * (size_t)Q8_0_BLOCK
-             : type == BLOCK_Q4_K ? (size_t)Q4_K_STRETCH
-                                  : (size_t)Q6_K_STRETCH;
+        w += stretch_bytes(type, blocks);
     }
     UNROLL for (int c = 0; c < n; c++) UNROLL for (int h = 0; h < QUARTERS; h++)
         v_store(y + (size_t)c * (size_t)ldy + h * LANES, sum[c * QUARTERS + h]);

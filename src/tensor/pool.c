@@ -8,7 +8,7 @@
  * A share is one 64-bit word: the job's generation, the next unclaimed item and the end. A thread reads the word, then
  * the job's fields, and claims by compare-and-swap on the whole word; when that succeeds the job has unclaimed items and
  * therefore cannot have ended meanwhile, so the fields are the right ones. While they change all shares are empty. A
- * generation comes again after 2^24 jobs: a thread would have to sleep for minutes between its read and its claim.    */
+ * generation comes again after 2^24 jobs: a thread would have to sleep through all of them between its read and its claim. */
 #include "tensor/pool.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* pool.h - the compute threads of the process, which the loaded models' engines take in turns.
  *
- * pool_run splits `count` items into chunks that threads claim from an atomic counter, so a busy neighbour slows one
- * chunk and not the whole job. The calling thread works too: `threads` counts it. A thread that waits spins for a few
- * microseconds and then sleeps on a futex.                                                                           */
+ * pool_run splits `count` items into chunks that threads claim, each from a stretch of its own and then from others', so a
+ * busy neighbour slows one chunk and not the whole job. The calling thread works too: `threads` counts it. A thread that
+ * waits spins for a few microseconds and then sleeps on a futex.                                                     */
 #ifndef PARE_TENSOR_POOL_H
 #define PARE_TENSOR_POOL_H
 

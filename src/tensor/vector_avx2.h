@@ -9,7 +9,6 @@
 #define LANES           8
 #define FLOAT_TILE      6 /* columns: 12 sums of 16 registers; the totals rest in memory between spans */
 #define FLOAT_TILE_VECS 12
-#define HEAD_TILE       2
 
 typedef __m256 vec;
 

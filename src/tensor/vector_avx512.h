@@ -8,7 +8,6 @@
 #define LANES           16
 #define FLOAT_TILE      12 /* columns: 12 sums and 12 totals of 32 registers */
 #define FLOAT_TILE_VECS 12
-#define HEAD_TILE       4
 
 typedef __m512 vec;
 
