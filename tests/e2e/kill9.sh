@@ -20,12 +20,13 @@ fail() {
 }
 
 start() {
+    rm -f "$work/log" # else the port of the server before may be read from it
     "$pare" serve --listen 127.0.0.1:0 --data "$work/data" >"$work/log" 2>&1 &
     server=$!
     tries=0
     port=
     while [ -z "$port" ]; do
-        port=$(sed -n 's|.*dashboard at http://127.0.0.1:\([0-9]*\)/.*|\1|p' "$work/log")
+        port=$(sed -n 's|.*dashboard at http://127.0.0.1:\([0-9]*\)/.*|\1|p' "$work/log" 2>/dev/null)
         tries=$((tries + 1))
         [ $tries -gt 200 ] && fail "the server did not start"
         sleep 0.05
