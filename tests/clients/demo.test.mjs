@@ -50,7 +50,7 @@ test('the examples are what they are meant to be', () => {
 
 test('the demo replays, reports, stays up, and ends on Ctrl-C', async () => {
   const run = demo('127.0.0.1:0');
-  const line = await until('it has shown all', () => /Dashboard: (http:\S+)\/\n$/.exec(run.out), 60000);
+  const line = await until('it has shown all', () => /Dashboard: (http:\S+)\/\n$/.exec(run.out), 240000);
   assert.match(run.out, /330 requests in /);
   assert.match(run.out, /recall\.exact +1\d\d /);
   assert.match(run.out, /saved: \$0\.0\d+/);
