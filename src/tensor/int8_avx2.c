@@ -8,21 +8,11 @@
 #include "tensor/unroll.h"
 #include "tensor/vector_avx2.h"
 
-#define FAR_BYTES  18432 /* ahead, into the second-level cache: a core has few slots for the first-level one */
-#define NEAR_BYTES 2304  /* and from there into the first-level cache. Measured together: 33 GB/s, one alone 28 */
-#define INT8_TILE  4     /* columns */
-#define HALF_BYTES 32
-#define HALVES     2 /* of a line, 8 rows each */
+#define MOST_COLUMNS 4
+#define LINE_VECS    2 /* halves of a line, 8 rows each */
+#define HALF_BYTES   32
 
-/* Where a tile's columns lie; all [n][...] from its first column. */
-typedef struct tile_input {
-    const int8_t  *q;
-    const float   *scales, *sums;
-    const int32_t *minus8, *minus32;
-    size_t         cols, blocks;
-} tile_input;
-
-static inline __m256i four_inputs(const int8_t *x) {
+static inline __m256i four_bytes(const void *x) {
     int32_t four;
     memcpy(&four, x, sizeof four);
     return _mm256_set1_epi32(four);
@@ -37,10 +27,10 @@ static inline __m256i widen(__m256i pairs) {
 }
 
 TILE void clear(__m256i *dot, const int n) {
-    UNROLL for (int i = 0; i < n * HALVES; i++) dot[i] = _mm256_setzero_si256();
+    UNROLL for (int i = 0; i < n * LINE_VECS; i++) dot[i] = _mm256_setzero_si256();
 }
 
-/* Both halves of a line meet the same broadcast activations; dot is [n][HALVES].
+/* Both halves of a line meet the same broadcast activations; dot is [n][LINE_VECS].
  *
  * A pair of products is at most 2 * 15 * 127 and eight of them still fit in 16 bits, so the widening to 32 bits comes
  * once, at the end. */
@@ -48,23 +38,22 @@ TILE void dot_nibbles(__m256i *dot, const uint8_t *lines, const int8_t *q, size_
     const __m256i low = _mm256_set1_epi8(15);
     clear(dot, n);
     UNROLL for (int j = 0; j < Q4_0_LINES; j++) {
-        __m256i even[HALVES], odd[HALVES];
-        UNROLL for (int h = 0; h < HALVES; h++) {
+        __m256i even[LINE_VECS], odd[LINE_VECS];
+        UNROLL for (int h = 0; h < LINE_VECS; h++) {
             __m256i line = load_half(lines + j * LINE_BYTES, h);
             even[h] = _mm256_and_si256(line, low);
             odd[h] = _mm256_and_si256(_mm256_srli_epi16(line, 4), low);
         }
         UNROLL for (int c = 0; c < n; c++) {
-            __m256i first = four_inputs(q + (size_t)c * ldq + 8 * j),
-                    next = four_inputs(q + (size_t)c * ldq + 8 * j + 4);
-            UNROLL for (int h = 0; h < HALVES; h++) {
-                __m256i *to = &dot[c * HALVES + h];
+            __m256i first = four_bytes(q + (size_t)c * ldq + 8 * j), next = four_bytes(q + (size_t)c * ldq + 8 * j + 4);
+            UNROLL for (int h = 0; h < LINE_VECS; h++) {
+                __m256i *to = &dot[c * LINE_VECS + h];
                 *to = _mm256_add_epi16(*to, _mm256_maddubs_epi16(even[h], first));
                 *to = _mm256_add_epi16(*to, _mm256_maddubs_epi16(odd[h], next));
             }
         }
     }
-    UNROLL for (int i = 0; i < n * HALVES; i++) dot[i] = widen(dot[i]);
+    UNROLL for (int i = 0; i < n * LINE_VECS; i++) dot[i] = widen(dot[i]);
 }
 
 /* Unsigned by signed would overflow 16 bits (2 * 255 * 127); the weight's size by the activation with the weight's sign
@@ -73,16 +62,16 @@ TILE void dot_q8_0(__m256i *dot, const uint8_t *lines, const int8_t *q, size_t l
     const __m256i offset = _mm256_set1_epi8(-128);
     clear(dot, n);
     UNROLL for (int j = 0; j < Q8_0_LINES; j++) {
-        __m256i w[HALVES], size[HALVES];
-        UNROLL for (int h = 0; h < HALVES; h++) {
+        __m256i w[LINE_VECS], size[LINE_VECS];
+        UNROLL for (int h = 0; h < LINE_VECS; h++) {
             w[h] = _mm256_xor_si256(load_half(lines + j * LINE_BYTES, h), offset);
             size[h] = _mm256_abs_epi8(w[h]);
         }
         UNROLL for (int c = 0; c < n; c++) {
-            __m256i four = four_inputs(q + (size_t)c * ldq + 4 * j);
-            UNROLL for (int h = 0; h < HALVES; h++) {
+            __m256i four = four_bytes(q + (size_t)c * ldq + 4 * j);
+            UNROLL for (int h = 0; h < LINE_VECS; h++) {
                 __m256i pairs = _mm256_maddubs_epi16(size[h], _mm256_sign_epi8(four, w[h]));
-                dot[c * HALVES + h] = _mm256_add_epi32(dot[c * HALVES + h], widen(pairs));
+                dot[c * LINE_VECS + h] = _mm256_add_epi32(dot[c * LINE_VECS + h], widen(pairs));
             }
         }
     }
@@ -94,8 +83,8 @@ TILE void dot_q6_k(__m256i *dot, const uint8_t *lines, const int8_t *q, size_t l
     const __m256i low = _mm256_set1_epi8(15), middle = _mm256_set1_epi8(0x30);
     clear(dot, n);
     UNROLL for (int j = 0; j < 2; j++) {
-        __m256i even[HALVES], odd[HALVES];
-        UNROLL for (int h = 0; h < HALVES; h++) {
+        __m256i even[LINE_VECS], odd[LINE_VECS];
+        UNROLL for (int h = 0; h < LINE_VECS; h++) {
             __m256i line = load_half(lines + j * LINE_BYTES, h), high = load_half(lines + 2 * LINE_BYTES, h);
             __m256i first = j ? high : _mm256_slli_epi16(high, 4);
             __m256i next = j ? _mm256_srli_epi16(high, 2) : _mm256_slli_epi16(high, 2);
@@ -103,12 +92,11 @@ TILE void dot_q6_k(__m256i *dot, const uint8_t *lines, const int8_t *q, size_t l
             odd[h] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(line, 4), low), _mm256_and_si256(next, middle));
         }
         UNROLL for (int c = 0; c < n; c++) {
-            __m256i first = four_inputs(q + (size_t)c * ldq + 8 * j),
-                    next = four_inputs(q + (size_t)c * ldq + 8 * j + 4);
-            UNROLL for (int h = 0; h < HALVES; h++) {
+            __m256i first = four_bytes(q + (size_t)c * ldq + 8 * j), next = four_bytes(q + (size_t)c * ldq + 8 * j + 4);
+            UNROLL for (int h = 0; h < LINE_VECS; h++) {
                 __m256i pairs =
                     _mm256_add_epi16(_mm256_maddubs_epi16(even[h], first), _mm256_maddubs_epi16(odd[h], next));
-                dot[c * HALVES + h] = _mm256_add_epi32(dot[c * HALVES + h], widen(pairs));
+                dot[c * LINE_VECS + h] = _mm256_add_epi32(dot[c * LINE_VECS + h], widen(pairs));
             }
         }
     }
@@ -123,13 +111,13 @@ static inline vec scale_i8(const uint8_t *p, vec d) {
 }
 
 /* `minus`: what is added to the integer sums, or NULL; `ld` apart for the next column. */
-TILE void add_scaled(vec *sum, const __m256i *dot, const vec *scale, const float *x_scale, size_t ld_scale,
+TILE void add_scaled(vec *sum, const __m256i *dot, const vec *scale, const float *share, size_t ld_share,
                      const int32_t *minus, size_t ld, const int n) {
     UNROLL for (int c = 0; c < n; c++) {
-        vec     x = v_set1(x_scale[(size_t)c * ld_scale]);
+        vec     x = v_set1(share[(size_t)c * ld_share]);
         __m256i offset = _mm256_set1_epi32(minus ? minus[(size_t)c * ld] : 0);
-        UNROLL for (int h = 0; h < HALVES; h++) {
-            int i = c * HALVES + h;
+        UNROLL for (int h = 0; h < LINE_VECS; h++) {
+            int i = c * LINE_VECS + h;
             vec d = _mm256_cvtepi32_ps(minus ? _mm256_add_epi32(dot[i], offset) : dot[i]);
             sum[i] = v_fma(d, v_mul(scale[h], x), sum[i]);
         }
@@ -137,120 +125,69 @@ TILE void add_scaled(vec *sum, const __m256i *dot, const vec *scale, const float
 }
 
 /* Block b (32 inputs) of a stretch of `blocks`; `at` counts from the first block of the row. */
-TILE void block_32(block_type type, vec *sum, const uint8_t *w, size_t blocks, size_t b, const tile_input *x, size_t at,
+TILE void block_32(block_type type, vec *sum, const uint8_t *w, size_t blocks, size_t b, const columns *x, size_t at,
                    const int n) {
-    const int      lines = type == BLOCK_Q4_0 ? Q4_0_LINES : Q8_0_LINES;
-    const uint8_t *from = w + blocks * SCALE_BYTES + b * (size_t)(lines * LINE_BYTES);
+    const size_t cols = (size_t)x->cols, ld = cols / BLOCK_INPUTS, lines = type == BLOCK_Q8_0 ? Q8_0_LINES : Q4_0_LINES;
+    const size_t head = type == BLOCK_Q4_K ? (size_t)Q4_K_HEAD : blocks * SCALE_BYTES;
+    const uint8_t *from = w + head + b * lines * LINE_BYTES;
     const int8_t  *q = x->q + at * BLOCK_INPUTS;
-    vec            scale[HALVES];
-    __m256i        dot[INT8_TILE * HALVES];
-    UNROLL for (int h = 0; h < HALVES; h++) scale[h] = v_load_f16(w + b * SCALE_BYTES + h * LANES * 2);
-    if (type == BLOCK_Q4_0)
-        dot_nibbles(dot, from, q, x->cols, n);
+    vec            scale[LINE_VECS];
+    __m256i        dot[MOST_COLUMNS * LINE_VECS];
+    UNROLL for (int h = 0; h < LINE_VECS; h++) scale[h] =
+        type == BLOCK_Q4_K ? scale_u8(w + 2 * SCALE_BYTES + 16 * b + h * LANES, v_load_f16(w + h * LANES * 2))
+                           : v_load_f16(w + b * SCALE_BYTES + h * LANES * 2);
+    if (type == BLOCK_Q8_0)
+        dot_q8_0(dot, from, q, cols, n);
     else
-        dot_q8_0(dot, from, q, x->cols, n);
-    add_scaled(sum, dot, scale, x->scales + at, x->blocks, type == BLOCK_Q4_0 ? x->minus8 + at : NULL, x->blocks, n);
+        dot_nibbles(dot, from, q, cols, n);
+    add_scaled(sum, dot, scale, x->shares + at, ld, type == BLOCK_Q4_0 ? x->minus8 + at : NULL, ld, n);
 }
 
-TILE void block_q4_k(vec *sum, const uint8_t *w, size_t b, const tile_input *x, size_t at, const int n) {
-    const uint8_t *from = w + Q4_K_HEAD + b * Q4_0_LINES * LINE_BYTES;
-    vec            scale[HALVES], minimum[HALVES];
-    __m256i        dot[INT8_TILE * HALVES];
-    UNROLL for (int h = 0; h < HALVES; h++) {
-        scale[h] = scale_u8(w + 2 * SCALE_BYTES + 16 * b + h * LANES, v_load_f16(w + h * LANES * 2));
-        minimum[h] = scale_u8(w + Q4_K_MINS + 16 * b + h * LANES, v_load_f16(w + SCALE_BYTES + h * LANES * 2));
-    }
-    dot_nibbles(dot, from, x->q + at * BLOCK_INPUTS, x->cols, n);
-    add_scaled(sum, dot, scale, x->scales + at, x->blocks, NULL, 0, n);
-    UNROLL for (int c = 0; c < n; c++) {
-        vec of_x = v_set1(x->sums[at + (size_t)c * x->blocks]);
-        UNROLL for (int h = 0; h < HALVES; h++) sum[c * HALVES + h] =
-            _mm256_fnmadd_ps(minimum[h], of_x, sum[c * HALVES + h]);
-    }
-}
-
-TILE void block_q6_k(vec *sum, const uint8_t *w, size_t b, const tile_input *x, size_t at, const int n) {
+TILE void block_q6_k(vec *sum, const uint8_t *w, size_t b, const columns *x, size_t at, const int n) {
+    const size_t cols = (size_t)x->cols;
     UNROLL for (size_t g = 2 * b; g < 2 * b + 2; g++) {
         const uint8_t *from = w + Q6_K_HEAD + g * Q6_K_LINES * LINE_BYTES;
-        vec            scale[HALVES];
-        __m256i        dot[INT8_TILE * HALVES];
-        UNROLL for (int h = 0; h < HALVES; h++) scale[h] =
+        vec            scale[LINE_VECS];
+        __m256i        dot[MOST_COLUMNS * LINE_VECS];
+        UNROLL for (int h = 0; h < LINE_VECS; h++) scale[h] =
             scale_i8(w + 2 * SCALE_BYTES + 16 * g + h * LANES, v_load_f16(w + h * LANES * 2));
-        dot_q6_k(dot, from, x->q + at * BLOCK_INPUTS + (g - 2 * b) * Q6_K_INPUTS, x->cols, n);
-        add_scaled(sum, dot, scale, x->scales + at, x->blocks, x->minus32 + 2 * at + (g - 2 * b), 2 * x->blocks, n);
+        dot_q6_k(dot, from, x->q + at * BLOCK_INPUTS + (g - 2 * b) * Q6_K_INPUTS, cols, n);
+        add_scaled(sum, dot, scale, x->shares + at, cols / BLOCK_INPUTS, x->minus32 + 2 * at + (g - 2 * b),
+                   cols / Q6_K_INPUTS, n);
     }
 }
 
-/* An eighth of a stretch, scales and all, for each block that is computed. */
-TILE void prefetch_block(block_type type, const uint8_t *w, size_t b) {
-    const size_t   bytes = stretch_bytes(type, 8) / 8;
-    const uint8_t *at = w + b * bytes;
-    UNROLL for (size_t i = 0; i < (bytes + LINE_BYTES - 1) / LINE_BYTES; i++) {
-        PREFETCH_FAR(at + FAR_BYTES + i * LINE_BYTES);
-        PREFETCH(at + NEAR_BYTES + i * LINE_BYTES);
-    }
+TILE void add_block(block_type type, vec *sum, const uint8_t *w, size_t blocks, size_t b, const columns *x, size_t at,
+                    const int n) {
+    if (type == BLOCK_Q6_K)
+        block_q6_k(sum, w, b, x, at, n);
+    else
+        block_32(type, sum, w, blocks, b, x, at, n);
 }
 
-TILE void int8_tile(block_type type, const uint8_t *w, const tile_input *x, float *y, int ldy, const int n) {
-    vec sum[INT8_TILE * HALVES];
-    UNROLL for (int i = 0; i < n * HALVES; i++) sum[i] = v_zero();
-    for (size_t done = 0; done < x->blocks;) {
-        size_t blocks = x->blocks - done < 8 ? x->blocks - done : 8;
-        for (size_t b = 0; b < blocks; b++) {
-            prefetch_block(type, w, b);
-            if (type == BLOCK_Q4_K)
-                block_q4_k(sum, w, b, x, done + b, n);
-            else if (type == BLOCK_Q6_K)
-                block_q6_k(sum, w, b, x, done + b, n);
-            else
-                block_32(type, sum, w, blocks, b, x, done + b, n);
+/* Minimums lie in pairs, as sums of activations do: two products of 16 bits in each row's 32. */
+TILE void take_minimums(vec *sum, const uint8_t *w, const columns *x, size_t at, const int n) {
+    const size_t ld = (size_t)x->cols / BLOCK_INPUTS;
+    __m256i      of[MOST_COLUMNS * LINE_VECS];
+    clear(of, n);
+    UNROLL for (size_t pair = 0; pair < 4; pair++) UNROLL for (int h = 0; h < LINE_VECS; h++) {
+        const uint8_t *from = w + Q4_K_MINS + 32 * pair + 2 * h * LANES;
+        __m256i        two = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)from));
+        UNROLL for (int c = 0; c < n; c++) {
+            __m256i sums = four_bytes(x->sums + at + (size_t)c * ld + 2 * pair);
+            of[c * LINE_VECS + h] = _mm256_add_epi32(of[c * LINE_VECS + h], _mm256_madd_epi16(two, sums));
         }
-        done += blocks;
-        w += stretch_bytes(type, blocks);
     }
-    UNROLL for (int c = 0; c < n; c++) UNROLL for (int h = 0; h < HALVES; h++)
-        v_store(y + (size_t)c * (size_t)ldy + h * LANES, sum[c * HALVES + h]);
-}
-
-TILE void int8_panel(block_type type, const uint8_t *w, const columns *x, float *y, int ldy) {
-    for (int n = x->n, now, done = 0; n > 0; n -= now, done += now) {
-        int tiles = (n + INT8_TILE - 1) / INT8_TILE;
-        now = (n + tiles - 1) / tiles; /* 5 columns are 3 + 2, not 4 + 1 */
-        columns    part = columns_from(x, done, now);
-        tile_input in = {part.q,
-                         part.scales,
-                         part.sums,
-                         part.minus8,
-                         part.minus32,
-                         (size_t)x->cols,
-                         (size_t)(x->cols / BLOCK_INPUTS)};
-        float     *to = y + (size_t)done * (size_t)ldy;
-        if (now == 4)
-            int8_tile(type, w, &in, to, ldy, 4);
-        else if (now == 3)
-            int8_tile(type, w, &in, to, ldy, 3);
-        else if (now == 2)
-            int8_tile(type, w, &in, to, ldy, 2);
-        else
-            int8_tile(type, w, &in, to, ldy, 1);
+    UNROLL for (int h = 0; h < LINE_VECS; h++) {
+        vec scale = v_mul(v_load_f16(w + SCALE_BYTES + h * LANES * 2), v_set1(1.0f / Q8_SHARES));
+        UNROLL for (int c = 0; c < n; c++) sum[c * LINE_VECS + h] =
+            _mm256_fnmadd_ps(scale, _mm256_cvtepi32_ps(of[c * LINE_VECS + h]), sum[c * LINE_VECS + h]);
     }
 }
 
-void panel_q4_0_avx2(const uint8_t *panel, const columns *x, float *y, int ldy) {
-    int8_panel(BLOCK_Q4_0, panel, x, y, ldy);
-}
+#include "tensor/int8_tile.h"
 
-void panel_q8_0_avx2(const uint8_t *panel, const columns *x, float *y, int ldy) {
-    int8_panel(BLOCK_Q8_0, panel, x, y, ldy);
-}
-
-void panel_q4_k_avx2(const uint8_t *panel, const columns *x, float *y, int ldy) {
-    int8_panel(BLOCK_Q4_K, panel, x, y, ldy);
-}
-
-void panel_q6_k_avx2(const uint8_t *panel, const columns *x, float *y, int ldy) {
-    int8_panel(BLOCK_Q6_K, panel, x, y, ldy);
-}
+INT8_FUNCTIONS(avx2, MOST_COLUMNS, MOST_COLUMNS)
 #else
 typedef int pare_no_avx2_int8;
 #endif

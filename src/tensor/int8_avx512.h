@@ -44,10 +44,25 @@ TILE void open_q6_k(const uint8_t *lines, __m512i four[4]) {
     four[3] = _mm512_ternarylogic_epi64(_mm512_srli_epi16(high, 2), middle, four[3], 0xea);
 }
 
-static inline __m512i four_inputs(const int8_t *x) {
+static inline __m512i four_inputs(const void *x) {
     int32_t four;
     memcpy(&four, x, sizeof four);
     return _mm512_set1_epi32(four);
+}
+
+/* Of a Q4_K stretch: the minimums of two blocks of 32, a pair of 16 bits a row; and what they are multiplied with, in which
+ * the sums of activations are eight times too large. */
+static inline __m512i minimums_of(const uint8_t *stretch, size_t pair) {
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)(stretch + Q4_K_MINS + 32 * pair)));
+}
+static inline vec minimum_scale(const uint8_t *stretch) {
+    return v_mul(v_load_f16(stretch + SCALE_BYTES), v_set1(1.0f / Q8_SHARES));
+}
+
+static inline __m512i two_sums(const int16_t *sums) {
+    int32_t two;
+    memcpy(&two, sums, sizeof two);
+    return _mm512_set1_epi32(two);
 }
 
 #endif

@@ -6,7 +6,7 @@
 #error "compile the *_dotprod.c files with -march=armv8.2-a+dotprod"
 #endif
 
-INT8_FUNCTIONS(dotprod)
+INT8_FUNCTIONS(dotprod, MOST_COLUMNS, MOST_COLUMNS)
 #else
 typedef int pare_no_dotprod_int8;
 #endif

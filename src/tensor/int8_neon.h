@@ -10,24 +10,16 @@
 #include "tensor/unroll.h"
 #include "tensor/vector_neon.h"
 
-#define INT8_TILE     4 /* columns: 16 dot products of 32 registers; the sums rest in memory between blocks */
-#define QUARTERS      4 /* of a line, 4 rows each */
+#define MOST_COLUMNS  4 /* 16 dot products of 32 registers; the sums rest in memory between blocks */
+#define LINE_VECS     4 /* quarters of a line, 4 rows each */
 #define QUARTER_BYTES 16
 
-/* Where a tile's columns lie; all [n][...] from its first column. */
-typedef struct tile_input {
-    const int8_t  *q;
-    const float   *scales, *sums;
-    const int32_t *minus8, *minus32;
-    size_t         cols, blocks;
-} tile_input;
-
-/* The integer sums, dot[n][QUARTERS], begin with 0 or with what takes off an offset: `ld` apart for the next column. */
+/* The integer sums, dot[n][LINE_VECS], begin with 0 or with what takes off an offset: `ld` apart for the next column. */
 TILE void clear(int32x4_t *dot, const int n) {
-    UNROLL for (int i = 0; i < n * QUARTERS; i++) dot[i] = vdupq_n_s32(0);
+    UNROLL for (int i = 0; i < n * LINE_VECS; i++) dot[i] = vdupq_n_s32(0);
 }
 TILE void start(int32x4_t *dot, const int32_t *minus, size_t ld, const int n) {
-    UNROLL for (int c = 0; c < n; c++) UNROLL for (int h = 0; h < QUARTERS; h++) dot[c * QUARTERS + h] =
+    UNROLL for (int c = 0; c < n; c++) UNROLL for (int h = 0; h < LINE_VECS; h++) dot[c * LINE_VECS + h] =
         vdupq_n_s32(minus[(size_t)c * ld]);
 }
 
@@ -37,12 +29,12 @@ TILE void load_inputs(int8x16_t *x, const int8_t *q, size_t ldq, const int n) {
 
 TILE void dot_nibbles(int32x4_t *dot, const uint8_t *lines, const int8_t *q, size_t ldq, const int n) {
     UNROLL for (int j = 0; j < Q4_0_LINES; j++) {
-        int8x16_t x[INT8_TILE], w[2];
+        int8x16_t x[MOST_COLUMNS], w[2];
         load_inputs(x, q + j / 2 * 16, ldq, n);
-        UNROLL for (int h = 0; h < QUARTERS; h++) {
+        UNROLL for (int h = 0; h < LINE_VECS; h++) {
             open_nibbles(lines + j * LINE_BYTES + h * QUARTER_BYTES, w);
-            UNROLL for (int c = 0; c < n; c++) dot[c * QUARTERS + h] =
-                dot_small_pair(dot[c * QUARTERS + h], w[0], w[1], x[c], j % 2);
+            UNROLL for (int c = 0; c < n; c++) dot[c * LINE_VECS + h] =
+                dot_small_pair(dot[c * LINE_VECS + h], w[0], w[1], x[c], j % 2);
         }
     }
 }
@@ -50,13 +42,13 @@ TILE void dot_nibbles(int32x4_t *dot, const uint8_t *lines, const int8_t *q, siz
 /* Two lines at a time. */
 TILE void dot_q8_0(int32x4_t *dot, const uint8_t *lines, const int8_t *q, size_t ldq, const int n) {
     UNROLL for (int j = 0; j < Q8_0_LINES / 2; j++) {
-        int8x16_t x[INT8_TILE];
+        int8x16_t x[MOST_COLUMNS];
         load_inputs(x, q + j / 2 * 16, ldq, n);
-        UNROLL for (int h = 0; h < QUARTERS; h++) {
+        UNROLL for (int h = 0; h < LINE_VECS; h++) {
             const uint8_t *at = lines + 2 * j * LINE_BYTES + h * QUARTER_BYTES;
             int8x16_t      first = open_bytes(at), next = open_bytes(at + LINE_BYTES);
-            UNROLL for (int c = 0; c < n; c++) dot[c * QUARTERS + h] =
-                dot_pair(dot[c * QUARTERS + h], first, next, x[c], j % 2);
+            UNROLL for (int c = 0; c < n; c++) dot[c * LINE_VECS + h] =
+                dot_pair(dot[c * LINE_VECS + h], first, next, x[c], j % 2);
         }
     }
 }
@@ -72,17 +64,17 @@ TILE void open_q6_k(const uint8_t *lines, const int j, int8x16_t two[2]) {
 
 /* 16 inputs: two lines of nibbles, one of high bits. */
 TILE void dot_q6_k(int32x4_t *dot, const uint8_t *lines, const int8_t *q, size_t ldq, const int n) {
-    int8x16_t x[INT8_TILE], w[2];
+    int8x16_t x[MOST_COLUMNS], w[2];
     load_inputs(x, q, ldq, n);
-    UNROLL for (int h = 0; h < QUARTERS; h++) UNROLL for (int j = 0; j < 2; j++) {
+    UNROLL for (int h = 0; h < LINE_VECS; h++) UNROLL for (int j = 0; j < 2; j++) {
         open_q6_k(lines + h * QUARTER_BYTES, j, w);
-        UNROLL for (int c = 0; c < n; c++) dot[c * QUARTERS + h] =
-            dot_small_pair(dot[c * QUARTERS + h], w[0], w[1], x[c], j);
+        UNROLL for (int c = 0; c < n; c++) dot[c * LINE_VECS + h] =
+            dot_small_pair(dot[c * LINE_VECS + h], w[0], w[1], x[c], j);
     }
 }
 
 TILE void load_scales(const uint8_t *d, vec *scale) {
-    UNROLL for (int h = 0; h < QUARTERS; h++) scale[h] = v_load_f16(d + h * LANES * 2);
+    UNROLL for (int h = 0; h < LINE_VECS; h++) scale[h] = v_load_f16(d + h * LANES * 2);
 }
 
 /* 16 uint8 or int8 scales as floats, times the f16 at d. */
@@ -105,117 +97,84 @@ TILE void scales_i8(const uint8_t *p, const uint8_t *d, vec *scale) {
     scale[3] = v_mul(scale[3], vcvtq_f32_s32(vmovl_high_s16(high)));
 }
 
-TILE void add_scaled(vec *sum, const int32x4_t *dot, const vec *scale, const float *x_scale, size_t ld, const int n) {
+TILE void add_scaled(vec *sum, const int32x4_t *dot, const vec *scale, const float *share, size_t ld, const int n) {
     UNROLL for (int c = 0; c < n; c++) {
-        vec x = v_set1(x_scale[(size_t)c * ld]);
-        UNROLL for (int h = 0; h < QUARTERS; h++) sum[c * QUARTERS + h] =
-            v_fma(vcvtq_f32_s32(dot[c * QUARTERS + h]), v_mul(scale[h], x), sum[c * QUARTERS + h]);
+        vec x = v_set1(share[(size_t)c * ld]);
+        UNROLL for (int h = 0; h < LINE_VECS; h++) sum[c * LINE_VECS + h] =
+            v_fma(vcvtq_f32_s32(dot[c * LINE_VECS + h]), v_mul(scale[h], x), sum[c * LINE_VECS + h]);
     }
 }
 
 /* Block b (32 inputs) of a stretch of `blocks`; `at` counts from the first block of the row. */
-TILE void block_32(block_type type, vec *sum, const uint8_t *w, size_t blocks, size_t b, const tile_input *x, size_t at,
+TILE void block_32(block_type type, vec *sum, const uint8_t *w, size_t blocks, size_t b, const columns *x, size_t at,
                    const int n) {
-    const int      lines = type == BLOCK_Q4_0 ? Q4_0_LINES : Q8_0_LINES;
-    const uint8_t *from = w + blocks * SCALE_BYTES + b * (size_t)(lines * LINE_BYTES);
+    const size_t cols = (size_t)x->cols, ld = cols / BLOCK_INPUTS, lines = type == BLOCK_Q8_0 ? Q8_0_LINES : Q4_0_LINES;
+    const size_t head = type == BLOCK_Q4_K ? (size_t)Q4_K_HEAD : blocks * SCALE_BYTES;
+    const uint8_t *from = w + head + b * lines * LINE_BYTES;
     const int8_t  *q = x->q + at * BLOCK_INPUTS;
-    vec            scale[QUARTERS];
-    int32x4_t      dot[INT8_TILE * QUARTERS];
-    if (type == BLOCK_Q4_0) {
-        start(dot, x->minus8 + at, x->blocks, n);
-        dot_nibbles(dot, from, q, x->cols, n);
-    } else {
+    vec            scale[LINE_VECS];
+    int32x4_t      dot[MOST_COLUMNS * LINE_VECS];
+    if (type == BLOCK_Q4_0)
+        start(dot, x->minus8 + at, ld, n);
+    else
         clear(dot, n);
-        dot_q8_0(dot, from, q, x->cols, n);
-    }
-    load_scales(w + b * SCALE_BYTES, scale);
-    add_scaled(sum, dot, scale, x->scales + at, x->blocks, n);
+    if (type == BLOCK_Q8_0)
+        dot_q8_0(dot, from, q, cols, n);
+    else
+        dot_nibbles(dot, from, q, cols, n);
+    if (type == BLOCK_Q4_K)
+        scales_u8(w + 2 * SCALE_BYTES + 16 * b, w, scale);
+    else
+        load_scales(w + b * SCALE_BYTES, scale);
+    add_scaled(sum, dot, scale, x->shares + at, ld, n);
 }
 
-TILE void block_q4_k(vec *sum, const uint8_t *w, size_t b, const tile_input *x, size_t at, const int n) {
-    vec       scale[QUARTERS], minimum[QUARTERS];
-    int32x4_t dot[INT8_TILE * QUARTERS];
-    clear(dot, n);
-    dot_nibbles(dot, w + Q4_K_HEAD + b * Q4_0_LINES * LINE_BYTES, x->q + at * BLOCK_INPUTS, x->cols, n);
-    scales_u8(w + 2 * SCALE_BYTES + 16 * b, w, scale);
-    add_scaled(sum, dot, scale, x->scales + at, x->blocks, n);
-    scales_u8(w + Q4_K_MINS + 16 * b, w + SCALE_BYTES, minimum);
-    UNROLL for (int c = 0; c < n; c++) {
-        vec of_x = v_set1(x->sums[at + (size_t)c * x->blocks]);
-        UNROLL for (int h = 0; h < QUARTERS; h++) sum[c * QUARTERS + h] =
-            vfmsq_f32(sum[c * QUARTERS + h], minimum[h], of_x);
-    }
-}
-
-TILE void block_q6_k(vec *sum, const uint8_t *w, size_t b, const tile_input *x, size_t at, const int n) {
+TILE void block_q6_k(vec *sum, const uint8_t *w, size_t b, const columns *x, size_t at, const int n) {
+    const size_t cols = (size_t)x->cols;
     UNROLL for (size_t half = 0; half < 2; half++) {
         const size_t g = 2 * b + half;
-        vec          scale[QUARTERS];
-        int32x4_t    dot[INT8_TILE * QUARTERS];
-        start(dot, x->minus32 + 2 * at + half, 2 * x->blocks, n);
-        dot_q6_k(dot, w + Q6_K_HEAD + g * Q6_K_LINES * LINE_BYTES, x->q + at * BLOCK_INPUTS + half * Q6_K_INPUTS,
-                 x->cols, n);
+        vec          scale[LINE_VECS];
+        int32x4_t    dot[MOST_COLUMNS * LINE_VECS];
+        start(dot, x->minus32 + 2 * at + half, cols / Q6_K_INPUTS, n);
+        dot_q6_k(dot, w + Q6_K_HEAD + g * Q6_K_LINES * LINE_BYTES, x->q + at * BLOCK_INPUTS + half * Q6_K_INPUTS, cols,
+                 n);
         scales_i8(w + 2 * SCALE_BYTES + 16 * g, w, scale);
-        add_scaled(sum, dot, scale, x->scales + at, x->blocks, n);
+        add_scaled(sum, dot, scale, x->shares + at, cols / BLOCK_INPUTS, n);
     }
 }
 
-TILE void int8_tile(block_type type, const uint8_t *w, const tile_input *x, float *y, int ldy, const int n) {
-    vec sum[INT8_TILE * QUARTERS];
-    UNROLL for (int i = 0; i < n * QUARTERS; i++) sum[i] = v_zero();
-    for (size_t done = 0; done < x->blocks;) {
-        size_t blocks = x->blocks - done < 8 ? x->blocks - done : 8;
-        for (size_t b = 0; b < blocks; b++) {
-            if (type == BLOCK_Q4_K)
-                block_q4_k(sum, w, b, x, done + b, n);
-            else if (type == BLOCK_Q6_K)
-                block_q6_k(sum, w, b, x, done + b, n);
-            else
-                block_32(type, sum, w, blocks, b, x, done + b, n);
+TILE void add_block(block_type type, vec *sum, const uint8_t *w, size_t blocks, size_t b, const columns *x, size_t at,
+                    const int n) {
+    if (type == BLOCK_Q6_K)
+        block_q6_k(sum, w, b, x, at, n);
+    else
+        block_32(type, sum, w, blocks, b, x, at, n);
+}
+
+/* Minimums lie in pairs, as the sums of activations do: the even ones meet the first sum, the odd ones the second. */
+TILE void take_minimums(vec *sum, const uint8_t *w, const columns *x, size_t at, const int n) {
+    const size_t ld = (size_t)x->cols / BLOCK_INPUTS;
+    int32x4_t    of[MOST_COLUMNS * LINE_VECS];
+    clear(of, n);
+    UNROLL for (size_t pair = 0; pair < 4; pair++) UNROLL for (int h = 0; h < LINE_VECS; h += 2) {
+        uint8x8x2_t two = vld2_u8(w + Q4_K_MINS + 32 * pair + 2 * h * LANES);
+        UNROLL for (int odd = 0; odd < 2; odd++) {
+            int16x8_t minimum = vreinterpretq_s16_u16(vmovl_u8(two.val[odd]));
+            UNROLL for (int c = 0; c < n; c++) {
+                int16_t    by = x->sums[at + (size_t)c * ld + 2 * pair + (size_t)odd];
+                int32x4_t *to = &of[c * LINE_VECS + h];
+                to[0] = vmlal_n_s16(to[0], vget_low_s16(minimum), by);
+                to[1] = vmlal_n_s16(to[1], vget_high_s16(minimum), by);
+            }
         }
-        done += blocks;
-        w += stretch_bytes(type, blocks);
     }
-    UNROLL for (int c = 0; c < n; c++) UNROLL for (int h = 0; h < QUARTERS; h++)
-        v_store(y + (size_t)c * (size_t)ldy + h * LANES, sum[c * QUARTERS + h]);
-}
-
-TILE void int8_panel(block_type type, const uint8_t *w, const columns *x, float *y, int ldy) {
-    for (int n = x->n, now, done = 0; n > 0; n -= now, done += now) {
-        int tiles = (n + INT8_TILE - 1) / INT8_TILE;
-        now = (n + tiles - 1) / tiles; /* 5 columns are 3 + 2, not 4 + 1 */
-        columns    part = columns_from(x, done, now);
-        tile_input in = {part.q,
-                         part.scales,
-                         part.sums,
-                         part.minus8,
-                         part.minus32,
-                         (size_t)x->cols,
-                         (size_t)(x->cols / BLOCK_INPUTS)};
-        float     *to = y + (size_t)done * (size_t)ldy;
-        if (now == 4)
-            int8_tile(type, w, &in, to, ldy, 4);
-        else if (now == 3)
-            int8_tile(type, w, &in, to, ldy, 3);
-        else if (now == 2)
-            int8_tile(type, w, &in, to, ldy, 2);
-        else
-            int8_tile(type, w, &in, to, ldy, 1);
+    UNROLL for (int h = 0; h < LINE_VECS; h++) {
+        vec scale = v_mul(v_load_f16(w + SCALE_BYTES + h * LANES * 2), v_set1(1.0f / Q8_SHARES));
+        UNROLL for (int c = 0; c < n; c++) sum[c * LINE_VECS + h] =
+            vfmsq_f32(sum[c * LINE_VECS + h], scale, vcvtq_f32_s32(of[c * LINE_VECS + h]));
     }
 }
 
-#define INT8_FUNCTIONS(isa)                                                                                            \
-    void panel_q4_0_##isa(const uint8_t *panel, const columns *x, float *y, int ldy) {                                 \
-        int8_panel(BLOCK_Q4_0, panel, x, y, ldy);                                                                      \
-    }                                                                                                                  \
-    void panel_q8_0_##isa(const uint8_t *panel, const columns *x, float *y, int ldy) {                                 \
-        int8_panel(BLOCK_Q8_0, panel, x, y, ldy);                                                                      \
-    }                                                                                                                  \
-    void panel_q4_k_##isa(const uint8_t *panel, const columns *x, float *y, int ldy) {                                 \
-        int8_panel(BLOCK_Q4_K, panel, x, y, ldy);                                                                      \
-    }                                                                                                                  \
-    void panel_q6_k_##isa(const uint8_t *panel, const columns *x, float *y, int ldy) {                                 \
-        int8_panel(BLOCK_Q6_K, panel, x, y, ldy);                                                                      \
-    }
+#include "tensor/int8_tile.h"
 
 #endif

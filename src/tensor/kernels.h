@@ -12,34 +12,7 @@
 
 #include "tensor/attend.h"
 #include "tensor/block.h"
-
-/* Activations, [n] columns of `cols` values, ready for the products: as they are and, for int8 products, rounded to int8 in
- * groups of 32 with one scale a group: value = q * scale. The sums take off what panel.h adds to the weights. */
-typedef struct columns {
-    int             n, cols;
-    const float    *x;        /* [n][cols] */
-    const int8_t   *q;        /* [n][cols] */
-    const float    *scales;   /* [n][cols/32] */
-    const float    *sums;     /* [n][cols/32]: of the group's values, for weights with a minimum */
-    const int32_t  *minus8;   /* [n][cols/32]: -8 times the sum of the group's q */
-    const int32_t  *minus128; /* [n][cols/32] */
-    const int32_t  *minus32;  /* [n][cols/16]: of half a group */
-    const uint16_t *rounded;  /* [n][cols] bfloat16, for tables whose products want them */
-} columns;
-
-static inline columns columns_from(const columns *x, int first, int n) {
-    size_t at = (size_t)first * (size_t)x->cols, group = (size_t)first * (size_t)(x->cols / 32);
-    return (columns){n,
-                     x->cols,
-                     x->x + at,
-                     x->q + at,
-                     x->scales + group,
-                     x->sums + group,
-                     x->minus8 + group,
-                     x->minus128 + group,
-                     x->minus32 + 2 * group,
-                     x->rounded + at};
-}
+#include "tensor/columns.h"
 
 /* y[c * ldy + r] for all columns c of x and the 16 rows of a panel (32 of two panels). */
 typedef void (*panel_fn)(const uint8_t *panel, const columns *x, float *y, int ldy);
@@ -55,8 +28,8 @@ typedef struct kernels {
     panel_fn wide[BLOCK_TYPES];
     bool     rounds_bf16; /* panel[BLOCK_BF16] takes columns.rounded */
 
-    /* Groups of 32 with a scale each; halves: the sums of 16 q, two a group. */
-    void (*quantize_q8)(const float *x, int8_t *q, float *scales, int32_t *halves, int n);
+    /* n, a multiple of 32, values of a column; halves: the sums of 16 q, two a group. */
+    void (*quantize_q8)(const float *x, int8_t *q, float *scales, float *shares, int32_t *halves, int n);
 
     /* Norms and element-wise work. */
     void (*rms_norm)(const float *x, const float *weight, float eps, float *out, int n); /* weight may be NULL */

@@ -16,24 +16,25 @@ static inline int32_t sum_of(__m256i a) {
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
 }
 
-static void quantize_q8(const float *x, int8_t *q, float *scales, int32_t *halves, int n) {
+static inline float block_peak(const float *x) {
     const vec sign = v_set1(-0.0f);
-    for (int b = 0; b < n / BLOCK_INPUTS; b++, x += BLOCK_INPUTS, q += BLOCK_INPUTS) {
-        vec peaks = v_zero();
-        UNROLL for (int i = 0; i < 4; i++) peaks = v_max(_mm256_andnot_ps(sign, v_load(x + i * LANES)), peaks);
-        float   peak = v_peak(peaks);
-        vec     inverse = v_set1(peak > Q8_TINY ? 127.0f / peak : 0.0f);
-        __m256i i[4];
-        UNROLL for (int j = 0; j < 4; j++) i[j] = rounded(v_mul(v_load(x + j * LANES), inverse));
-        scales[b] = peak > Q8_TINY ? peak / 127.0f : 0.0f;
-        /* packing works within 128-bit lanes: put the groups of four bytes in order afterwards */
-        __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
-        packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        _mm256_storeu_si256((void *)q, packed);
-        halves[2 * b] = sum_of(_mm256_add_epi32(i[0], i[1]));
-        halves[2 * b + 1] = sum_of(_mm256_add_epi32(i[2], i[3]));
-    }
+    vec       peaks = v_zero();
+    UNROLL for (int i = 0; i < 4; i++) peaks = v_max(_mm256_andnot_ps(sign, v_load(x + i * LANES)), peaks);
+    return v_peak(peaks);
 }
+
+static inline void quantize_block(const float *x, float inverse, int8_t *q, int32_t *halves) {
+    __m256i i[4];
+    UNROLL for (int j = 0; j < 4; j++) i[j] = rounded(v_mul(v_load(x + j * LANES), v_set1(inverse)));
+    /* packing works within 128-bit lanes: put the groups of four bytes in order afterwards */
+    __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
+    packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((void *)q, packed);
+    halves[0] = sum_of(_mm256_add_epi32(i[0], i[1]));
+    halves[1] = sum_of(_mm256_add_epi32(i[2], i[3]));
+}
+
+#include "tensor/quantize_q8.h"
 
 const kernels kernels_avx2 = {
     .name = "avx2",

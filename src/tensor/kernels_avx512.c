@@ -5,21 +5,20 @@
 
 #include "tensor/kernels_vector.h"
 
-static void quantize_q8(const float *x, int8_t *q, float *scales, int32_t *halves, int n) {
-    for (int b = 0; b < n / BLOCK_INPUTS; b++, x += BLOCK_INPUTS, q += BLOCK_INPUTS) {
-        vec     a0 = v_load(x), a1 = v_load(x + LANES);
-        float   peak = v_peak(v_max(_mm512_abs_ps(a1), v_max(_mm512_abs_ps(a0), v_zero())));
-        float   inverse = peak > Q8_TINY ? 127.0f / peak : 0.0f;
-        vec     s0 = v_mul(a0, v_set1(inverse)), s1 = v_mul(a1, v_set1(inverse));
-        __m512i i0 = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(s0, s0, _CMP_ORD_Q), s0);
-        __m512i i1 = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(s1, s1, _CMP_ORD_Q), s1);
-        scales[b] = peak > Q8_TINY ? peak / 127.0f : 0.0f;
-        halves[2 * b] = _mm512_reduce_add_epi32(i0);
-        halves[2 * b + 1] = _mm512_reduce_add_epi32(i1);
-        _mm_storeu_si128((void *)q, _mm512_cvtsepi32_epi8(i0));
-        _mm_storeu_si128((void *)(q + LANES), _mm512_cvtsepi32_epi8(i1));
+static inline float block_peak(const float *x) {
+    return v_peak(v_max(_mm512_abs_ps(v_load(x + LANES)), v_max(_mm512_abs_ps(v_load(x)), v_zero())));
+}
+
+static inline void quantize_block(const float *x, float inverse, int8_t *q, int32_t *halves) {
+    UNROLL for (int i = 0; i < 2; i++) {
+        vec     scaled = v_mul(v_load(x + i * LANES), v_set1(inverse));
+        __m512i whole = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(scaled, scaled, _CMP_ORD_Q), scaled);
+        halves[i] = _mm512_reduce_add_epi32(whole);
+        _mm_storeu_si128((void *)(q + i * LANES), _mm512_cvtsepi32_epi8(whole));
     }
 }
+
+#include "tensor/quantize_q8.h"
 
 #define AVX512_KERNELS VECTOR_KERNELS, .attend = attend_avx512, .quantize_q8 = quantize_q8
 #define AVX512_WIDE                                                                                                    \

@@ -10,22 +10,23 @@ static inline int16x4_t rounded(vec scaled) {
     return vqmovn_s32(vcvtnq_s32_f32(scaled));
 }
 
-static void quantize_q8(const float *x, int8_t *q, float *scales, int32_t *halves, int n) {
-    for (int b = 0; b < n / BLOCK_INPUTS; b++, x += BLOCK_INPUTS, q += BLOCK_INPUTS) {
-        vec peaks = v_zero();
-        UNROLL for (int i = 0; i < BLOCK_INPUTS; i += LANES) peaks = v_max(vabsq_f32(v_load(x + i)), peaks);
-        float peak = v_peak(peaks);
-        vec   inverse = v_set1(peak > Q8_TINY ? 127.0f / peak : 0.0f);
-        scales[b] = peak > Q8_TINY ? peak / 127.0f : 0.0f;
-        UNROLL for (int i = 0; i < BLOCK_INPUTS; i += 2 * LANES) {
-            int16x4_t low = rounded(v_mul(v_load(x + i), inverse));
-            int16x4_t high = rounded(v_mul(v_load(x + i + LANES), inverse));
-            vst1_s8(q + i, vqmovn_s16(vcombine_s16(low, high)));
-        }
-        halves[2 * b] = vaddlvq_s8(vld1q_s8(q));
-        halves[2 * b + 1] = vaddlvq_s8(vld1q_s8(q + 16));
-    }
+static inline float block_peak(const float *x) {
+    vec peaks = v_zero();
+    UNROLL for (int i = 0; i < BLOCK_INPUTS; i += LANES) peaks = v_max(vabsq_f32(v_load(x + i)), peaks);
+    return v_peak(peaks);
 }
+
+static inline void quantize_block(const float *x, float inverse, int8_t *q, int32_t *halves) {
+    UNROLL for (int i = 0; i < BLOCK_INPUTS; i += 2 * LANES) {
+        int16x4_t low = rounded(v_mul(v_load(x + i), v_set1(inverse)));
+        int16x4_t high = rounded(v_mul(v_load(x + i + LANES), v_set1(inverse)));
+        vst1_s8(q + i, vqmovn_s16(vcombine_s16(low, high)));
+    }
+    halves[0] = vaddlvq_s8(vld1q_s8(q));
+    halves[1] = vaddlvq_s8(vld1q_s8(q + 16));
+}
+
+#include "tensor/quantize_q8.h"
 
 const kernels kernels_neon = {
     .name = "neon",

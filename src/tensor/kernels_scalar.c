@@ -66,14 +66,16 @@ typedef struct stretch {
     const uint8_t *panel;
     int            blocks; /* of 32 inputs */
     const int8_t  *q;
-    const float   *scales, *sums;
+    float          scale;
+    const float   *shares;
+    const int16_t *sums;
     const int32_t *minus8, *minus128, *minus32;
 } stretch;
 
-/* y += dot * weight_scale * x_scale; fmaf even where it is a call: once a block, and the result has the bits of the vector
+/* y += dot * weight_scale * share; fmaf even where it is a call: once a block, and the result has the bits of the vector
  * kernels. */
-static float add_scaled(float y, int32_t dot, float weight_scale, float x_scale) {
-    return fmaf((float)dot, weight_scale * x_scale, y);
+static float add_scaled(float y, int32_t dot, float weight_scale, float share) {
+    return fmaf((float)dot, weight_scale * share, y);
 }
 
 static int32_t dot_nibbles(const uint8_t *lines, int r, const int8_t *q) {
@@ -86,40 +88,42 @@ static int32_t dot_nibbles(const uint8_t *lines, int r, const int8_t *q) {
     return dot;
 }
 
-static float row_q4_0(const stretch *s, int r, float y) {
+static float row_q4_0(const stretch *s, int r) {
+    float y = 0;
     for (int b = 0; b < s->blocks; b++) {
         const uint8_t *lines = s->panel + s->blocks * SCALE_BYTES + b * Q4_0_LINES * LINE_BYTES;
         int32_t        dot = s->minus8[b] + dot_nibbles(lines, r, s->q + b * BLOCK_INPUTS);
-        y = add_scaled(y, dot, load_f16(s->panel + b * SCALE_BYTES + 2 * r), s->scales[b]);
+        y = add_scaled(y, dot, load_f16(s->panel + b * SCALE_BYTES + 2 * r), s->shares[b]);
     }
     return y;
 }
 
-static float row_q8_0(const stretch *s, int r, float y) {
+static float row_q8_0(const stretch *s, int r) {
+    float y = 0;
     for (int b = 0; b < s->blocks; b++) {
         const uint8_t *lines = s->panel + s->blocks * SCALE_BYTES + b * Q8_0_LINES * LINE_BYTES + 4 * r;
         const int8_t  *q = s->q + b * BLOCK_INPUTS;
         int32_t        dot = s->minus128[b];
         for (int i = 0; i < BLOCK_INPUTS; i++)
             dot += lines[i / 4 * LINE_BYTES + i % 4] * q[i];
-        y = add_scaled(y, dot, load_f16(s->panel + b * SCALE_BYTES + 2 * r), s->scales[b]);
+        y = add_scaled(y, dot, load_f16(s->panel + b * SCALE_BYTES + 2 * r), s->shares[b]);
     }
     return y;
 }
 
-static float row_q4_k(const stretch *s, int r, float y) {
-    float d = load_f16(s->panel + 2 * r), d_min = load_f16(s->panel + SCALE_BYTES + 2 * r);
+static float row_q4_k(const stretch *s, int r) {
+    float   d = load_f16(s->panel + 2 * r), d_min = load_f16(s->panel + SCALE_BYTES + 2 * r), y = 0;
+    int32_t minimums = 0;
     for (int b = 0; b < s->blocks; b++) {
         int32_t dot = dot_nibbles(s->panel + Q4_K_HEAD + b * Q4_0_LINES * LINE_BYTES, r, s->q + b * BLOCK_INPUTS);
-        float   minimum = d_min * (float)s->panel[Q4_K_MINS + 16 * b + r];
-        y = add_scaled(y, dot, d * (float)s->panel[2 * SCALE_BYTES + 16 * b + r], s->scales[b]);
-        y = fmaf(-minimum, s->sums[b], y);
+        y = add_scaled(y, dot, d * (float)s->panel[2 * SCALE_BYTES + 16 * b + r], s->shares[b]);
+        minimums += s->panel[Q4_K_MINS + b / 2 * 32 + 2 * r + b % 2] * s->sums[b];
     }
-    return y;
+    return fmaf(-d_min / Q8_SHARES, (float)minimums, y);
 }
 
-static float row_q6_k(const stretch *s, int r, float y) {
-    float d = load_f16(s->panel + 2 * r);
+static float row_q6_k(const stretch *s, int r) {
+    float d = load_f16(s->panel + 2 * r), y = 0;
     for (int g = 0; g < 2 * s->blocks; g++) {
         const uint8_t *lines = s->panel + Q6_K_HEAD + g * Q6_K_LINES * LINE_BYTES + 4 * r;
         const int8_t  *q = s->q + g * Q6_K_INPUTS;
@@ -129,13 +133,13 @@ static float row_q6_k(const stretch *s, int r, float y) {
             int high = lines[2 * LINE_BYTES + i % 4] >> (i / 4 * 2) & 3;
             dot += (low | high << 4) * q[i];
         }
-        y = add_scaled(y, dot, d * (float)(int8_t)s->panel[2 * SCALE_BYTES + 16 * g + r], s->scales[g / 2]);
+        y = add_scaled(y, dot, d * (float)(int8_t)s->panel[2 * SCALE_BYTES + 16 * g + r], s->shares[g / 2]);
     }
     return y;
 }
 
 static inline void int8_panel(const uint8_t *panel, const columns *x, float *y, int ldy,
-                              float (*row)(const stretch *, int, float), int head, int block) {
+                              float (*row)(const stretch *, int), int head, int block) {
     for (int c = 0; c < x->n; c++, y += ldy) {
         const uint8_t *at = panel;
         columns        one = columns_from(x, c, 1);
@@ -143,10 +147,17 @@ static inline void int8_panel(const uint8_t *panel, const columns *x, float *y, 
             y[r] = 0;
         for (int k = 0; k < x->cols; k += STRETCH_INPUTS) {
             int     left = (x->cols - k) / BLOCK_INPUTS, b = k / BLOCK_INPUTS;
-            stretch s = {at,           left < 8 ? left : 8, one.q + k,        one.scales + b,
-                         one.sums + b, one.minus8 + b,      one.minus128 + b, one.minus32 + 2 * b};
+            stretch s = {at,
+                         left < 8 ? left : 8,
+                         one.q + k,
+                         one.scales[k / STRETCH_INPUTS],
+                         one.shares + b,
+                         one.sums + b,
+                         one.minus8 + b,
+                         one.minus128 + b,
+                         one.minus32 + 2 * b};
             for (int r = 0; r < PANEL_ROWS; r++)
-                y[r] = row(&s, r, y[r]);
+                y[r] = fmaf(row(&s, r), s.scale, y[r]);
             at += head + s.blocks * block;
         }
     }
@@ -168,22 +179,24 @@ static void panel_q6_k(const uint8_t *panel, const columns *x, float *y, int ldy
     int8_panel(panel, x, y, ldy, row_q6_k, Q6_K_HEAD, 2 * Q6_K_LINES * LINE_BYTES);
 }
 
-/* Rounds to nearest even. Groups too small for 127 / peak to be finite count as zero; what is not a number becomes 0. */
-static void quantize_q8(const float *x, int8_t *q, float *scales, int32_t *halves, int n) {
-    for (int b = 0; b < n / BLOCK_INPUTS; b++, x += BLOCK_INPUTS, q += BLOCK_INPUTS) {
-        float peak = 0;
-        for (int i = 0; i < BLOCK_INPUTS; i++)
-            peak = fabsf(x[i]) > peak ? fabsf(x[i]) : peak;
-        float inverse = peak > Q8_TINY ? 127.0f / peak : 0.0f;
-        scales[b] = peak > Q8_TINY ? peak / 127.0f : 0.0f;
-        halves[2 * b] = halves[2 * b + 1] = 0;
-        for (int i = 0; i < BLOCK_INPUTS; i++) {
-            float scaled = x[i] * inverse;
-            q[i] = scaled >= -127.5f && scaled <= 127.5f ? (int8_t)rintf(scaled) : 0;
-            halves[2 * b + i / 16] += q[i];
-        }
+static float block_peak(const float *x) {
+    float peak = 0;
+    for (int i = 0; i < BLOCK_INPUTS; i++)
+        peak = fabsf(x[i]) > peak ? fabsf(x[i]) : peak;
+    return peak;
+}
+
+/* Rounds to nearest even; what is not a number becomes 0. */
+static void quantize_block(const float *x, float inverse, int8_t *q, int32_t *halves) {
+    halves[0] = halves[1] = 0;
+    for (int i = 0; i < BLOCK_INPUTS; i++) {
+        float scaled = x[i] * inverse;
+        q[i] = scaled >= -127.5f && scaled <= 127.5f ? (int8_t)rintf(scaled) : 0;
+        halves[i / 16] += q[i];
     }
 }
+
+#include "tensor/quantize_q8.h"
 
 static void rms_norm(const float *x, const float *weight, float eps, float *out, int n) {
     double squares = 0;

@@ -20,14 +20,16 @@
 #define SMALL_SET   (16 << 10) /* activations */
 
 struct activations {
-    int       max_n, max_cols;
-    columns   now;    /* what activations_set made ready; it points into the memory below */
-    char     *memory; /* one piece */
-    int8_t   *q;
-    uint16_t *rounded;
-    unsigned  forms;
-    float    *scales, *sums;
-    int32_t  *minus8, *minus128, *minus32;
+    int          max_n, max_cols;
+    columns      now;    /* what activations_set made ready; it points into the memory below */
+    char        *memory; /* one piece */
+    int8_t      *q;
+    uint16_t    *rounded;
+    unsigned     forms;
+    float       *scales, *shares;
+    int16_t     *sums;
+    int32_t     *minus8, *minus128, *minus32;
+    column_tile *tiles;
 };
 
 bool matrix_size(block_type type, int64_t rows, int64_t cols, size_t *bytes, err *e) {
@@ -92,15 +94,23 @@ static void *take(carve *c, size_t n, size_t size) {
     return given;
 }
 
+/* Are n columns made ready for the wide kernels of int8 too? */
+static bool has_tiles(int n) {
+    return n >= WIDE_COLUMNS && kernels_get()->wide[BLOCK_Q8_0];
+}
+
 static void lay_out(activations *a, carve *c) {
     size_t values = (size_t)a->max_n * (size_t)a->max_cols, groups = values / BLOCK_INPUTS;
     a->q = take(c, values, sizeof *a->q);
-    a->scales = take(c, groups, sizeof *a->scales);
+    a->scales = take(c, Q8_STRETCHES(a->max_cols) * (size_t)a->max_n, sizeof *a->scales);
+    a->shares = take(c, groups, sizeof *a->shares);
     a->sums = take(c, groups, sizeof *a->sums);
     a->minus8 = take(c, groups, sizeof *a->minus8);
     a->minus128 = take(c, groups, sizeof *a->minus128);
     a->minus32 = take(c, 2 * groups, sizeof *a->minus32);
     a->rounded = take(c, kernels_get()->rounds_bf16 ? values : 0, sizeof *a->rounded);
+    a->tiles =
+        take(c, has_tiles(a->max_n) ? Q8_STRETCHES(a->max_cols) * (size_t)column_tiles(a->max_n) : 0, sizeof *a->tiles);
 }
 
 activations *activations_new(int max_n, int max_cols, err *e) {
@@ -140,7 +150,8 @@ static void set_sums(activations *a, size_t c) {
     size_t groups = (size_t)a->now.cols / BLOCK_INPUTS;
     for (size_t g = c * groups; g < (c + 1) * groups; g++) {
         int32_t *halves = a->minus32 + 2 * g, sum = halves[0] + halves[1];
-        a->sums[g] = a->scales[g] * (float)sum;
+        int      eighths = (int)(a->shares[g] * Q8_SHARES);
+        a->sums[g] = (int16_t)(eighths * sum);
         a->minus8[g] = -Q4_0_OFFSET * sum;
         a->minus128[g] = -Q8_0_OFFSET * sum;
         halves[0] *= -Q6_K_OFFSET;
@@ -158,21 +169,32 @@ static void set_columns(void *arg, int begin, int end, int thread) {
             block_from_f32(BLOCK_BF16, a->now.x + c * cols, a->rounded + c * cols, a->now.cols);
         if (!(a->forms & FORM_INT8))
             continue;
-        k->quantize_q8(a->now.x + c * cols, a->q + c * cols, a->scales + c * (cols / BLOCK_INPUTS),
-                       a->minus32 + 2 * c * (cols / BLOCK_INPUTS), a->now.cols);
+        k->quantize_q8(a->now.x + c * cols, a->q + c * cols, a->scales + c * Q8_STRETCHES(cols),
+                       a->shares + c * (cols / BLOCK_INPUTS), a->minus32 + 2 * c * (cols / BLOCK_INPUTS), a->now.cols);
         set_sums(a, c);
     }
 }
 
+static void set_tiles(void *arg, int begin, int end, int thread) {
+    (void)thread;
+    activations *a = arg;
+    const int    tiles = column_tiles(a->now.n);
+    for (int i = begin; i < end; i++)
+        column_tile_fill(&a->now, (size_t)(i / tiles), i % tiles, a->tiles + i);
+}
+
 void activations_set(activations *a, pool *p, const float *x, int n, int cols, unsigned forms) {
     a->forms = forms;
-    a->now = (columns){n, cols, x, a->q, a->scales, a->sums, a->minus8, a->minus128, a->minus32, a->rounded};
+    a->now = (columns){n,       cols,      x,           a->q,       a->scales,  a->shares,
+                       a->sums, a->minus8, a->minus128, a->minus32, a->rounded, a->tiles};
     if (!forms)
         return;
     if ((size_t)n * (size_t)cols < SMALL_SET)
         set_columns(a, 0, n, 0);
     else
         pool_run(p, n, 1 + SMALL_SET / 4 / cols, set_columns, a);
+    if ((forms & FORM_INT8) && has_tiles(n))
+        pool_run(p, (int)Q8_STRETCHES(cols) * column_tiles(n), 8, set_tiles, a);
 }
 
 /* ---- the product ---- */

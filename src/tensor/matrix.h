@@ -1,8 +1,8 @@
 /* matrix.h - weights laid out for the kernels, and the product with a few or many columns.
  *
  * A matrix has `rows` outputs and `cols` inputs. Rows lie in panels of 16 so that one 64-byte line feeds one register;
- * the last panel is padded with zero rows. Quantised formats multiply with activations rounded to int8 in groups of 32 (one
- * float scale a group); F32, F16 and BF16 multiply with float32 activations.
+ * the last panel is padded with zero rows. Quantised formats multiply with activations rounded to int8 (columns.h
+ * says how); F32, F16 and BF16 multiply with float32 activations.
  *
  * y = W x for `n` columns: x is [n][cols] float32, y is [n][ldy] float32 with rows written at y[c*ldy + r]. Whatever n
  * is, and whichever thread takes which panel, each output has the same bits: the order of additions within a row never

@@ -88,6 +88,11 @@ static void scales_of_q4_k(const uint8_t *packed, uint8_t scale[K_BLOCKS], uint8
     }
 }
 
+/* Of row r and block b: pairs of blocks lie together. */
+static int minimum_place(int b, int r) {
+    return Q4_K_MINS + b / 2 * 32 + 2 * r + b % 2;
+}
+
 static void pack_q4_k(uint8_t *to, const uint8_t *row, int r, int n) {
     uint8_t scale[K_BLOCKS], minimum[K_BLOCKS];
     memcpy(to + 2 * r, row, 2);
@@ -96,7 +101,7 @@ static void pack_q4_k(uint8_t *to, const uint8_t *row, int r, int n) {
     row += 16;
     for (int b = 0; b < n; b++) {
         to[2 * SCALE_BYTES + 16 * b + r] = scale[b];
-        to[Q4_K_MINS + 16 * b + r] = minimum[b];
+        to[minimum_place(b, r)] = minimum[b];
         /* 32 bytes hold two blocks: the even one low, the odd one high */
         uint8_t *line = to + Q4_K_HEAD + b * Q4_0_LINES * LINE_BYTES + 4 * r;
         for (int j = 0; j < Q4_0_LINES; j++, line += LINE_BYTES) {
@@ -110,7 +115,7 @@ static void unpack_q4_k(const uint8_t *from, int r, float *out, int n) {
     float d = load_half(from + 2 * r), d_min = load_half(from + SCALE_BYTES + 2 * r);
     for (int b = 0; b < n; b++) {
         float scale = d * from[2 * SCALE_BYTES + 16 * b + r];
-        float minimum = d_min * from[Q4_K_MINS + 16 * b + r];
+        float minimum = d_min * from[minimum_place(b, r)];
         for (int i = 0; i < BLOCK_INPUTS; i++) {
             float scaled = scale * (float)nibble(from + Q4_K_HEAD + b * Q4_0_LINES * LINE_BYTES, r, i);
             *out++ = scaled - minimum; /* in two steps, as the reference */

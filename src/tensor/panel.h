@@ -7,8 +7,8 @@
  *
  *   Q4_0  for each 32 inputs 16 f16 scales; then lines of 4-bit values plus 8, four for each 32 inputs
  *   Q8_0  the same scales; then lines of bytes, plus 128, eight for each 32 inputs
- *   Q4_K  16 f16 scales, 16 f16 minimum scales; for each 32 inputs 16 uint8 scales; for each 32 inputs 16 uint8 minimums;
- *         then lines of 4-bit values
+ *   Q4_K  16 f16 scales, 16 f16 minimum scales; for each 32 inputs 16 uint8 scales; for each 64 inputs 16 pairs of uint8
+ *         minimums, of the first 32 and of the next; then lines of 4-bit values
  *   Q6_K  16 f16 scales, 32 bytes of nothing; for each 16 inputs 16 int8 scales; then for each 16 inputs two lines with
  *         the low four bits and one with the high two bits of the values, which are plus 32
  *
@@ -22,14 +22,16 @@
  * types), widened to 16 rows.
  *
  * The order of the float operations of one output is the same in every kernel, for every number of columns:
- *   int8: y = 0; for each block (32 inputs; 16 of Q6_K): y = fma((float)integer_sum, weight_scale * activation_scale, y)
- *         and for Q4_K then y = fma(-weight_minimum, activation_sum, y)
+ *   int8: y = 0; for each stretch: s = 0; for each block (32 inputs; 16 of Q6_K):
+ *         s = fma((float)integer_sum, weight_scale * activation_share, s); for Q4_K then
+ *         s = fma(-weight_minimum_scale / 8, (float)(integer sum of minimums times activation sums), s);
+ *         y = fma(s, activation_scale, y)
  *   float: y = 0; for each SUM_SPAN inputs: s = 0; for each input: s = fma(w, x, s); then y = y + s
  * (kernels_scalar.c multiplies and adds in two steps where it sums floats.)                                          */
 #ifndef PARE_TENSOR_PANEL_H
 #define PARE_TENSOR_PANEL_H
 
-#define STRETCH_INPUTS 256
+#define STRETCH_INPUTS 256 /* Q8_STRETCH: activations of a stretch share a scale */
 #define BLOCK_INPUTS   32
 #define SCALE_BYTES    32 /* 16 f16 */
 #define LINE_BYTES     64
@@ -51,7 +53,7 @@
 /* Short spans keep the rounding error of long sums small and let a kernel with few columns work on several at once. */
 #define SUM_SPAN 64
 
-/* Activations of a group whose largest is below this count as zero: 127 / peak must stay finite. */
+/* Activations of a stretch whose largest is below this count as zero: 127 / peak must stay finite. */
 #define Q8_TINY 1e-30f
 
 #endif

@@ -59,16 +59,16 @@ static const struct {
 
 #define INT8_TYPES (sizeof int8_types / sizeof *int8_types)
 
-/* The sums of `n` columns, in plain loops; q and scales are set. */
+/* The sums of `n` columns, in plain loops; q and shares are set. */
 static void make_sums(columns *x) {
     size_t   groups = (size_t)(x->cols / 32) * (size_t)x->n;
-    float   *sums = malloc(groups * sizeof *sums);
+    int16_t *sums = malloc(groups * sizeof *sums);
     int32_t *minus8 = malloc(groups * 4), *minus128 = malloc(groups * 4), *minus32 = malloc(groups * 8);
     for (size_t g = 0; g < groups; g++) {
         int sum[2] = {0, 0};
         for (size_t i = 0; i < 32; i++)
             sum[i / 16] += x->q[g * 32 + i];
-        sums[g] = x->scales[g] * (float)(sum[0] + sum[1]);
+        sums[g] = (int16_t)(8 * x->shares[g] * (float)(sum[0] + sum[1]));
         minus8[g] = -8 * (sum[0] + sum[1]);
         minus128[g] = -128 * (sum[0] + sum[1]);
         minus32[2 * g] = -32 * sum[0];
@@ -83,6 +83,7 @@ static void make_sums(columns *x) {
 static void free_columns(columns *x) {
     free((void *)x->q);
     free((void *)x->scales);
+    free((void *)x->shares);
     free((void *)x->sums);
     free((void *)x->minus8);
     free((void *)x->minus128);
@@ -93,8 +94,12 @@ static void free_columns(columns *x) {
 static int8_input int8_make(size_t t, int cols, bool extreme) {
     block_type type = int8_types[t].type;
     size_t     row = 0, format = (size_t)block_format_of((int)type)->bytes;
-    int8_input in = {.x = {.n = MOST, .cols = cols, .scales = floats((size_t)cols / 32 * MOST)}};
-    int8_t    *q = malloc((size_t)cols * MOST);
+    int8_input in = {.x = {.n = MOST, .cols = cols, .scales = floats(Q8_STRETCHES(cols) * MOST)}};
+    float     *shares = malloc((size_t)cols / 32 * MOST * sizeof *shares);
+    for (size_t g = 0; g < (size_t)cols / 32 * MOST; g++)
+        shares[g] = extreme ? 1.0f : (float)(1 + test_random(&seed) % 8) / 8;
+    in.x.shares = shares;
+    int8_t *q = malloc((size_t)cols * MOST);
     for (size_t i = 0; i < (size_t)cols * MOST; i++)
         q[i] = (int8_t)(extreme ? (i / (size_t)cols % 2 ? -127 : 127) : (int)(test_random(&seed) % 255) - 127);
     in.x.q = q;
@@ -135,8 +140,16 @@ static void int8_check(const char *what, const int8_input *in, panel_fn referenc
             if (!wide)
                 kernel(panel, &x, got + p * PANEL_ROWS, LDY);
         }
-        if (wide)
+        if (wide) {
+            int          tiles = column_tiles(n), stretches = (int)Q8_STRETCHES(x.cols);
+            column_tile *tile = aligned_alloc(64, (size_t)(tiles * stretches) * sizeof *tile);
+            memset(tile, 0x55, (size_t)(tiles * stretches) * sizeof *tile);
+            for (int i = 0; i < tiles * stretches; i++)
+                column_tile_fill(&x, (size_t)(i / tiles), i % tiles, tile + i);
+            x.tiles = tile;
             wide(in->panels, &x, got, LDY);
+            free(tile);
+        }
         assert_same_bits(what, got, expected, MOST * LDY);
     }
 }
@@ -176,7 +189,7 @@ static void int8_reference_is_the_product(void **state) {
         for (int r = 0; r < PANEL_ROWS; r++) {
             unpack_row(type, in.panels, r, COLS, row);
             for (int k = 0; k < COLS; k++)
-                expected[r] += (double)row[k] * x.q[k] * (double)x.scales[k / 32];
+                expected[r] += (double)row[k] * x.q[k] * (double)(x.shares[k / 32] * x.scales[k / Q8_STRETCH]);
         }
         double wrong = relative_rms(y, expected, PANEL_ROWS);
         if (wrong > 1e-6)
@@ -239,32 +252,47 @@ static void float_panels_are_accurate_and_alike(void **state) {
 
 static void activations_round_alike(void **state) {
     (void)state;
-    enum { N = 32 * 40 };
-    float  *x = floats(N), scales[2][N / 32];
+    enum { N = 32 * 77 }; /* nine stretches and five blocks of a tenth */
+    float  *x = floats(N), scales[2][Q8_STRETCHES(N)], shares[2][N / 32];
     int8_t  q[2][N];
     int32_t halves[2][N / 16];
-    memset(x, 0, 32 * sizeof *x);
-    x[40] = NAN;
-    x[70] = INFINITY;
-    x[100] = -INFINITY;
-    for (int i = 128; i < 160; i++)
+    memset(x, 0, Q8_STRETCH * sizeof *x); /* of zeros */
+    memset(x + 256, 0, 32 * sizeof *x);   /* a block of zeros among others */
+    for (int i = 288; i < 320; i++)
         x[i] *= 1e-38f;
-    for (int i = 160; i < 192; i++)
+    x[512] = NAN;
+    x[800] = INFINITY;
+    x[1100] = -INFINITY;
+    for (int i = 1280; i < 1536; i++)
         x[i] *= 1e38f;
-    for (int i = 192; i < 224; i++) /* ties */
-        x[i] = (float)(i - 208) + 0.5f;
-    x[192] = 127.0f;
-    kernels_scalar.quantize_q8(x, q[0], scales[0], halves[0], N);
-    assert_true(scales[0][0] == 0);
-    for (int i = 224; i < N; i++)
-        assert_true(fabsf(x[i] - (float)q[0][i] * scales[0][i / 32]) <= scales[0][i / 32] * 0.5001f);
+    for (int i = 1536; i < 1568; i++) /* ties */
+        x[i] = (float)(i - 1552) + 0.5f;
+    x[1536] = 127.0f;
+    for (int i = 1792; i < 2048; i++)
+        x[i] *= 1e-38f;
+    kernels_scalar.quantize_q8(x, q[0], scales[0], shares[0], halves[0], N);
+    assert_true(scales[0][0] == 0 && scales[0][7] == 0);
+    for (int i = 0; i < N; i++) {
+        float share = shares[0][i / 32], step = share * scales[0][i / Q8_STRETCH];
+        assert_true(share * 8 == rintf(share * 8) && share > 0 && share <= 1);
+        if (isfinite(x[i]) && isfinite(step))
+            assert_true(fabsf(x[i] - (float)q[0][i] * step) <= step * 0.5001f + Q8_TINY);
+    }
+    for (int b = 0; b < N / 32; b++) { /* no share is larger than it must be */
+        float peak = 0, scale = scales[0][b / 8];
+        for (int i = 0; i < 32; i++)
+            peak = fmaxf(peak, fabsf(x[32 * b + i]));
+        if (scale > 0 && isfinite(scale) && shares[0][b] > 0.125f)
+            assert_true(peak >= 126.999f * scale * (shares[0][b] - 0.125f));
+    }
     EACH(k) {
-        k->quantize_q8(x, q[1], scales[1], halves[1], N);
+        k->quantize_q8(x, q[1], scales[1], shares[1], halves[1], N);
         assert_memory_equal(halves[0], halves[1], sizeof halves[0]);
         for (int i = 0; i < N; i++)
             if (q[0][i] != q[1][i])
                 fail_msg("%s: %g becomes %d, not %d", k->name, (double)x[i], q[1][i], q[0][i]);
-        assert_same_bits(k->name, scales[1], scales[0], N / 32);
+        assert_same_bits(k->name, scales[1], scales[0], Q8_STRETCHES(N));
+        assert_same_bits(k->name, shares[1], shares[0], N / 32);
     }
     free(x);
 }

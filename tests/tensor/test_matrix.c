@@ -107,7 +107,7 @@ static void expect(const matrix *m, const float *w, const float *x, double *y) {
     float   *seen = malloc((size_t)m->cols * sizeof *seen);
     int8_t  *q = malloc((size_t)m->cols);
     int32_t *halves = malloc((size_t)m->cols / 16 * sizeof *halves + 8);
-    float   *scales = malloc((size_t)m->cols * sizeof *scales);
+    float   *scales = malloc((size_t)m->cols * sizeof *scales), *shares = malloc((size_t)m->cols * sizeof *shares);
     memcpy(seen, x, (size_t)m->cols * sizeof *seen);
     if (matrix_form(m) & FORM_BF16) {
         uint16_t half[1];
@@ -117,9 +117,9 @@ static void expect(const matrix *m, const float *w, const float *x, double *y) {
         }
     }
     if (matrix_form(m) & FORM_INT8) {
-        kernels_scalar.quantize_q8(x, q, scales, halves, m->cols);
+        kernels_scalar.quantize_q8(x, q, scales, shares, halves, m->cols);
         for (int k = 0; k < m->cols; k++)
-            seen[k] = (float)q[k] * scales[k / 32];
+            seen[k] = (float)q[k] * shares[k / 32] * scales[k / Q8_STRETCH];
     }
     for (int r = 0; r < m->rows; r++) {
         y[r] = 0;
@@ -129,6 +129,7 @@ static void expect(const matrix *m, const float *w, const float *x, double *y) {
     free(seen);
     free(q);
     free(scales);
+    free(shares);
     free(halves);
 }
 
