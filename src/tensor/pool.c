@@ -25,11 +25,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tensor/stall.h"
+
 #define MAX_THREADS  512
 #define ITEM_BITS    20 /* of a share's two numbers; jobs of more items are counted in units of several */
 #define ITEM_MASK    ((1u << ITEM_BITS) - 1)
-#define SPIN_IDLE_NS 4000  /* then a waiting thread sleeps */
-#define SPIN_STEP_NS 20000 /* the same while an engine holds its turn: the next job of its step comes within that */
+#define SPIN_IDLE_NS 4000   /* then a waiting thread sleeps */
+#define SPIN_STEP_NS 20000  /* the same while an engine holds its turn: the next job of its step comes within that */
+#define LOOK_NS      200000 /* who waits for others' chunks looks so often whether they run */
 
 typedef struct worker {
     struct pool *pool;
@@ -50,6 +53,7 @@ struct pool {
     _Atomic(void *)  arg;
     atomic_int       count, grain, unit; /* items; a claim's least units; items a unit */
     share           *shares;             /* [threads] */
+    stand           *stands;             /* [threads] */
     uint64_t         generation;
     _Alignas(64) _Atomic uint32_t done; /* items finished; the caller sleeps on it */
     _Atomic uint32_t caller_sleeps;
@@ -61,8 +65,8 @@ struct pool {
     _Atomic uint32_t serving;                /* the ticket whose turn it is; those who wait sleep on it */
 };
 
-static void futex_wait(_Atomic uint32_t *word, uint32_t seen) {
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen, const struct timespec *longest) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, longest, NULL, 0);
 }
 
 static void futex_wake(_Atomic uint32_t *word, int how_many) {
@@ -130,10 +134,12 @@ static bool work_on(pool *p, share *of, bool own, int thread) {
         if (!atomic_compare_exchange_weak_explicit(&of->word, &word, taken, memory_order_acq_rel, memory_order_acquire))
             continue;
         int from = (int)begin * unit, to = (int64_t)after * unit < count ? (int)after * unit : count;
+        stand_begin(&p->stands[thread]);
         fn(arg, from, to, thread);
         uint32_t done = atomic_fetch_add(&p->done, (uint32_t)(to - from)) + (uint32_t)(to - from);
         if (done == (uint32_t)count && atomic_load(&p->caller_sleeps))
             futex_wake(&p->done, 1);
+        stand_end(&p->stands[thread]);
         return true;
     }
 }
@@ -154,9 +160,20 @@ static bool turn_is_held(pool *p) {
            atomic_load_explicit(&p->serving, memory_order_relaxed);
 }
 
+/* Sleeps until *word leaves `seen`, or for a while when other threads still hold chunks of the job at hand: they may have
+ * lost their cores. */
+static void wait_for(pool *p, int thread, _Atomic uint32_t *word, uint32_t seen) {
+    static const struct timespec look = {0, LOOK_NS};
+    const bool                   unfinished = atomic_load(&p->done) != (uint32_t)atomic_load(&p->count);
+    if (unfinished)
+        stall_rescue(p->stands, p->threads, thread);
+    futex_wait(word, seen, unfinished ? &look : NULL);
+}
+
 static void *worker_main(void *arg) {
     worker *w = arg;
     pool   *p = w->pool;
+    stand_take(&p->stands[w->number]);
     while (!atomic_load(&p->stopping)) {
         uint32_t seen = atomic_load(&p->signal);
         work(p, w->number);
@@ -164,7 +181,7 @@ static void *worker_main(void *arg) {
             continue;
         atomic_fetch_add(&p->sleepers, 1);
         while (atomic_load(&p->signal) == seen)
-            futex_wait(&p->signal, seen);
+            wait_for(p, w->number, &p->signal, seen);
         atomic_fetch_sub(&p->sleepers, 1);
     }
     return NULL;
@@ -202,6 +219,7 @@ void pool_run(pool *p, int count, int grain, pool_fn fn, void *arg) {
         fn(arg, 0, count, 0);
         return;
     }
+    stand_take(&p->stands[0]);
     publish(p, count, grain, fn, arg);
     atomic_fetch_add(&p->signal, 1);
     if (atomic_load(&p->sleepers)) {
@@ -218,7 +236,7 @@ void pool_run(pool *p, int count, int grain, pool_fn fn, void *arg) {
             continue;
         atomic_store(&p->caller_sleeps, 1);
         while ((done = atomic_load(&p->done)) != (uint32_t)count)
-            futex_wait(&p->done, done);
+            wait_for(p, 0, &p->done, done);
         atomic_store(&p->caller_sleeps, 0);
     }
 }
@@ -228,7 +246,7 @@ void pool_take(pool *p) {
     uint32_t serving;
     while ((serving = atomic_load(&p->serving)) != mine)
         if (!spin_while(&p->serving, serving, SPIN_IDLE_NS))
-            futex_wait(&p->serving, serving);
+            futex_wait(&p->serving, serving, NULL);
 }
 
 void pool_give(pool *p) {
@@ -276,9 +294,12 @@ pool *pool_new(int threads, err *e) {
         return p;
     p->workers = calloc((size_t)threads - 1, sizeof *p->workers);
     p->shares = aligned_alloc(_Alignof(share), (size_t)threads * sizeof *p->shares);
+    p->stands = aligned_alloc(_Alignof(stand), (size_t)threads * sizeof *p->stands);
     if (p->shares)
         memset(p->shares, 0, (size_t)threads * sizeof *p->shares);
-    if (!p->workers || !p->shares) {
+    if (p->stands)
+        memset(p->stands, 0, (size_t)threads * sizeof *p->stands);
+    if (!p->workers || !p->shares || !p->stands) {
         pool_free(p);
         err_set(e, ERR_MEMORY, "out of memory for %d compute threads", threads);
         return NULL;
@@ -306,6 +327,7 @@ void pool_free(pool *p) {
         pthread_join(p->workers[i].handle, NULL);
     free(p->workers);
     free(p->shares);
+    free(p->stands);
     free(p);
 }
 
