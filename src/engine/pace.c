@@ -7,6 +7,7 @@
 #define GOAL_FACTOR   1.8   /* leaves room to the 2 that nobody should notice */
 #define GOAL_LEAST_US 20000 /* 50 tokens a second: faster than anybody reads */
 #define BURST_US      250000
+#define BURST_SHARE   4 /* sequences that answer to a prompt that is read, where there are several */
 #define FIRST_CHUNK   16
 #define STALE_STEPS   64  /* with prefill in all of them: D(n) is measured again */
 #define EAGER_STEPS   8   /* the same while D(n) is not known well */
@@ -95,7 +96,7 @@ static bool must_measure(const pace *p, int decoding, const estimate *known) {
 }
 
 int pace_prefill(pace *p, int decoding, int prompts, int most) {
-    p->burst = 2 * prompts >= decoding;
+    p->burst = prompts > 1 ? BURST_SHARE * prompts >= decoding : 2 * prompts >= decoding;
     if (decoding <= 0) {
         return most;
     }

@@ -16,11 +16,13 @@
 typedef struct pace pace;
 
 /* step_us: how long a step with decoding sequences may last; 0: 1.8 D(n), at least 20 ms; and 250 ms while
- * half as many prompts or more are read as sequences answer: small chunks would keep many waiting for few. */
+ * several prompts are read and at most four times as many sequences answer (one prompt: twice as many): small chunks would
+ * keep many waiting for few. */
 pace *pace_new(int sequences, int64_t step_us, err *e);
 void  pace_free(pace *p);
 
-/* Prompt tokens for a step with `decoding` others, at most `most`; `prompts` are being read. 0 only in the few steps that measure D(n). */
+/* Prompt tokens for a step with `decoding` others, at most `most`; `prompts` are being read. 0 only in the few steps that
+ * measure D(n). */
 int  pace_prefill(pace *p, int decoding, int prompts, int most);
 void pace_note(pace *p, int decoding, int prefill, int64_t us);
 
