@@ -2,10 +2,11 @@
 # The engine against llama.cpp (node-llama-cpp from npm), in rounds that alternate: the machine, pare, the machine,
 # llama.cpp. Random weights in a real model's shape. Prints a table of medians, as docs/benchmarks.md has it.
 #
-# usage: bench/engine.sh [--shape NAME] [--runs N] [--spin] [ROUNDS [TYPE..]]
+# usage: bench/engine.sh [--shape NAME] [--runs N] [--spin] [--avx2] [ROUNDS [TYPE..]]
 #   --shape NAME  of `pare synth --shape list` (default llama-1b)
 #   --runs N      runs of each test in a round, of which the median counts (default 3)
 #   --spin        decode of 1 and 8 sequences, each also with a busy neighbour (a shell that spins), and the ratio
+#   --avx2        both programs with AVX2 and nothing newer
 #   ROUNDS        default 3
 #   TYPE          default q4_0 q8_0 q4_k_m f16 bf16; with --spin q4_0
 #
@@ -18,11 +19,13 @@ root=$PWD
 shape=llama-1b
 runs=3
 spin=no
+avx2=no
 while [ $# -gt 0 ]; do
     case $1 in
     --shape) shape=$2 && shift 2 ;;
     --runs) runs=$2 && shift 2 ;;
     --spin) spin=yes && shift ;;
+    --avx2) avx2=yes && shift ;;
     -*) sed -n '2,/^set/p' "$0" | sed '$d' >&2 && exit 2 ;;
     *) break ;;
     esac
@@ -45,14 +48,23 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-# This version's addon has what bench/llama_cpp.mjs drives.
+# This version's addon has what bench/llama_cpp.mjs drives. It comes with a library a kind of processor and takes the best;
+# haswell is the one of AVX2.
 peer=${PEER:-yes}
-if [ "$peer" = yes ] && [ ! -d "$cache/node_modules/node-llama-cpp" ]; then
-    npm install --prefix "$cache" --no-audit --no-fund --loglevel=error node-llama-cpp@3.22.1 >"$cache/npm.log" 2>&1 || {
+packages=$cache
+if [ $avx2 = yes ]; then
+    export PARE_ISA=avx2
+    packages=$cache/avx2
+    mkdir -p "$packages"
+fi
+if [ "$peer" = yes ] && [ ! -d "$packages/node_modules/node-llama-cpp" ]; then
+    npm install --prefix "$packages" --no-audit --no-fund --loglevel=error node-llama-cpp@3.22.1 \
+        >"$packages/npm.log" 2>&1 || {
         peer=no
-        echo "bench: node-llama-cpp could not be installed (see $cache/npm.log); only pare is measured" >&2
+        echo "bench: node-llama-cpp could not be installed (see $packages/npm.log); only pare is measured" >&2
     }
 fi
+[ $avx2 = no ] || find "$packages" -name 'libggml-cpu-*.so' ! -name '*-haswell.so' -delete
 
 # Figures: WHO TYPE TEST TOKENS_PER_S [OF_BANDWIDTH OF_INT8], and: machine TYPE GB/S TOPS. WHO is pare or llama.cpp, with
 # "+spin" beside a neighbour.
@@ -84,7 +96,7 @@ ours() { # who type model
 theirs() { # who type model
     [ "$peer" = yes ] || return 0
     # shellcheck disable=SC2086
-    (cd "$cache" && node "$root/bench/llama_cpp.mjs" "$3" "$runs" $tests) >"$figures.peer" || {
+    (cd "$packages" && node "$root/bench/llama_cpp.mjs" "$3" "$runs" $tests) >"$figures.peer" || {
         echo "bench: llama.cpp does not run $2; see above" >&2
         return 0
     }

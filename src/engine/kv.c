@@ -461,10 +461,6 @@ const int32_t *kv_table(const kv_cache *kv, int sequence_number) {
     return kv->sequences[sequence_number].table;
 }
 
-int kv_context(const kv_cache *kv) {
-    return kv->context;
-}
-
 /* ---- telling ---- */
 
 kv_usage kv_usage_read(const kv_cache *kv) {

@@ -75,8 +75,6 @@ void kv_rank(kv_cache *kv, int sequence, int64_t rank);
 
 /* Blocks for the positions [0, length), evicting what nobody holds; false: all are held. */
 bool kv_reserve(kv_cache *kv, int sequence, int length);
-/* How many more tokens, beyond those committed, kv_reserve could give this sequence now. */
-int  kv_room(const kv_cache *kv, int sequence);
 
 /* The positions [.., length) are computed and their tokens known (`tokens` as given to kv_begin, grown by the caller):
  * full blocks enter the index; where an equal one is there already, it is taken instead of the own copy. */
@@ -109,9 +107,11 @@ typedef struct kv_usage {            /* counters since the start; any thread */
 } kv_usage;
 kv_usage kv_usage_read(const kv_cache *kv);
 
-int    kv_context(const kv_cache *kv);
 /* Bytes that `tokens` positions take. */
 size_t kv_bytes_of(const model_shape *shape, kv_type type, int64_t tokens);
+
+/* For tests: how many more tokens, beyond those committed, kv_reserve could give this sequence now. */
+int kv_room(const kv_cache *kv, int sequence);
 
 /* For tests: every block is free, cached or held as often as its count says; false with a sentence otherwise. */
 bool kv_check(const kv_cache *kv, err *e);

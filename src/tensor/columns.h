@@ -21,8 +21,8 @@ typedef struct column_tile {
 
 /* Activations, [n] columns of `cols` values, ready for the products: as they are and, for int8 products, rounded to int8:
  * value = q * share * scale. A stretch of 256 has one scale and each group of 32 in it a share of it, 1/8, 2/8 .. 1: nearly
- * as fine as a scale for each group, and a product can multiply weight scales by the eight shares once for all columns. The
- * sums take off what panel.h adds to the weights. */
+ * as fine as a scale for each group, and a product can multiply weight scales by the eight shares once for all columns. `sums`
+ * meet the minimums of weights; the minus sums take off what panel.h adds to them. */
 typedef struct columns {
     int                n, cols;
     const float       *x;        /* [n][cols] */

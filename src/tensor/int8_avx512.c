@@ -7,7 +7,7 @@
 
 /* One opened line against inputs q[0..4) of each column. */
 TILE void dot_line(__m512i *dot, __m512i w, const int8_t *q, size_t ldq, const int n) {
-    UNROLL for (int c = 0; c < n; c++) dot[c] = _mm512_dpbusd_epi32(dot[c], w, four_inputs(q + (size_t)c * ldq));
+    UNROLL for (int c = 0; c < n; c++) dot[c] = _mm512_dpbusd_epi32(dot[c], w, four_bytes(q + (size_t)c * ldq));
 }
 
 /* The integer sums begin with what takes off an offset, `ld` apart for the next column, or with 0. */
@@ -77,7 +77,7 @@ TILE void take_minimums(vec *sum, const uint8_t *w, const columns *x, size_t at,
     UNROLL for (size_t pair = 0; pair < 4; pair++) {
         __m512i two = minimums_of(w, pair);
         UNROLL for (int c = 0; c < n; c++) of[c] =
-            _mm512_dpwssd_epi32(of[c], two, two_sums(x->sums + at + (size_t)c * ld + 2 * pair));
+            _mm512_dpwssd_epi32(of[c], two, four_bytes(x->sums + at + (size_t)c * ld + 2 * pair));
     }
     vec scale = minimum_scale(w);
     UNROLL for (int c = 0; c < n; c++) sum[c] = _mm512_fnmadd_ps(scale, _mm512_cvtepi32_ps(of[c]), sum[c]);

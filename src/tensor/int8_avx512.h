@@ -44,7 +44,8 @@ TILE void open_q6_k(const uint8_t *lines, __m512i four[4]) {
     four[3] = _mm512_ternarylogic_epi64(_mm512_srli_epi16(high, 2), middle, four[3], 0xea);
 }
 
-static inline __m512i four_inputs(const void *x) {
+/* Four activations, or two sums of them. */
+static inline __m512i four_bytes(const void *x) {
     int32_t four;
     memcpy(&four, x, sizeof four);
     return _mm512_set1_epi32(four);
@@ -57,12 +58,6 @@ static inline __m512i minimums_of(const uint8_t *stretch, size_t pair) {
 }
 static inline vec minimum_scale(const uint8_t *stretch) {
     return v_mul(v_load_f16(stretch + SCALE_BYTES), v_set1(1.0f / Q8_SHARES));
-}
-
-static inline __m512i two_sums(const int16_t *sums) {
-    int32_t two;
-    memcpy(&two, sums, sizeof two);
-    return _mm512_set1_epi32(two);
 }
 
 #endif

@@ -39,7 +39,6 @@ typedef struct kernels {
     int (*argmax)(const float *x, int n); /* the first of equals */
 
     attend_fn attend; /* attend.h */
-    void (*to_f16)(const float *x, uint16_t *out, int n);
 } kernels;
 
 const kernels *kernels_get(void);               /* the chosen one */

@@ -237,11 +237,6 @@ static int argmax(const float *x, int n) {
     return best;
 }
 
-static void to_f16(const float *x, uint16_t *out, int n) {
-    for (int i = 0; i < n; i++)
-        out[i] = f32_to_f16(x[i]);
-}
-
 const kernels kernels_scalar = {
     .name = "scalar",
     .panel = {[BLOCK_F32] = panel_f32,
@@ -258,5 +253,4 @@ const kernels kernels_scalar = {
     .softmax = softmax,
     .argmax = argmax,
     .attend = attend_scalar,
-    .to_f16 = to_f16,
 };

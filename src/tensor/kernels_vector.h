@@ -166,16 +166,7 @@ static int argmax(const float *x, int n) {
     return 0;
 }
 
-static void to_f16(const float *x, uint16_t *out, int n) {
-    int i = 0;
-    for (; i + LANES <= n; i += LANES)
-        v_store_f16(out + i, v_load(x + i));
-    for (; i < n; i++)
-        out[i] = f32_to_f16(x[i]);
-}
-
-#define VECTOR_PANELS [BLOCK_F32] = panel_f32, [BLOCK_F16] = panel_f16, [BLOCK_BF16] = panel_bf16
-#define VECTOR_KERNELS                                                                                                 \
-    .rms_norm = rms_norm, .add = add, .silu_mul = silu_mul, .softmax = softmax, .argmax = argmax, .to_f16 = to_f16
+#define VECTOR_PANELS  [BLOCK_F32] = panel_f32, [BLOCK_F16] = panel_f16, [BLOCK_BF16] = panel_bf16
+#define VECTOR_KERNELS .rms_norm = rms_norm, .add = add, .silu_mul = silu_mul, .softmax = softmax, .argmax = argmax
 
 #endif

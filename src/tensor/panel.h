@@ -18,8 +18,8 @@
  *
  * So a 512-bit line meets four activation bytes, repeated 16 times, in one dot product of unsigned by signed bytes
  * (VNNI), and each 32-bit lane adds up one row. What was added to the weights comes off through sums of activations,
- * which are made once for all rows (struct columns). The layout follows the interleaved formats of ik_llama.cpp (its _R8
- * types), widened to 16 rows.
+ * which are made once for all rows (columns.h); wide_avx512.c has it the other way round. The layout follows the
+ * interleaved formats of ik_llama.cpp (its _R8 types), widened to 16 rows.
  *
  * The order of the float operations of one output is the same in every kernel, for every number of columns:
  *   int8: y = 0; for each stretch: s = 0; for each block (32 inputs; 16 of Q6_K):

@@ -139,7 +139,7 @@ static bool work_on(pool *p, share *of, bool own, int thread) {
         uint32_t done = atomic_fetch_add(&p->done, (uint32_t)(to - from)) + (uint32_t)(to - from);
         if (done == (uint32_t)count && atomic_load(&p->caller_sleeps))
             futex_wake(&p->done, 1);
-        stand_end(&p->stands[thread]);
+        stand_end(&p->stands[thread], thread != 0); /* the caller begins the next job */
         return true;
     }
 }

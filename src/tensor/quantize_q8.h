@@ -1,5 +1,5 @@
 /* quantize_q8.h - activations to int8, the same for every instruction set: one scale for a stretch, a share of it for each
- * block of 32 (kernels.h: struct columns). A file that includes it defines before:
+ * block of 32 (columns.h). A file that includes it defines before:
  *
  *   float block_peak(const float *x)                                                   largest |x|, nothing that is NaN
  *   void quantize_block(const float *x, float inverse, int8_t *q, int32_t *halves)     q = round(x * inverse)

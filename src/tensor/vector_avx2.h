@@ -46,9 +46,6 @@ static inline void v_store_n(float *p, vec a, int n) {
     v_store(some, a);
     memcpy(p, some, (size_t)n * sizeof *p);
 }
-static inline void v_store_f16(uint16_t *p, vec a) {
-    _mm_storeu_si128((void *)p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
 static inline vec v_add(vec a, vec b) {
     return _mm256_add_ps(a, b);
 }

@@ -39,9 +39,6 @@ static inline void v_store(float *p, vec a) {
 static inline void v_store_n(float *p, vec a, int n) {
     _mm512_mask_storeu_ps(p, first(n), a);
 }
-static inline void v_store_f16(uint16_t *p, vec a) {
-    _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
 static inline vec v_add(vec a, vec b) {
     return _mm512_add_ps(a, b);
 }

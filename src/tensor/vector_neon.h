@@ -47,9 +47,6 @@ static inline void v_store_n(float *p, vec a, int n) {
     v_store(some, a);
     memcpy(p, some, (size_t)n * sizeof *p);
 }
-static inline void v_store_f16(uint16_t *p, vec a) {
-    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a)));
-}
 static inline vec v_add(vec a, vec b) {
     return vaddq_f32(a, b);
 }

@@ -103,7 +103,7 @@ TILE void dot_part(__m512i dot[PANELS][TILE_COLUMNS], const uint8_t *const line[
         __m512i w[PANELS];
         UNROLL for (int p = 0; p < PANELS; p++) w[p] = _mm512_load_si512(line[p] + j * LINE_BYTES);
         UNROLL for (int c = 0; c < n; c++) {
-            __m512i four = four_inputs(q + c * BLOCK_INPUTS + 4 * j);
+            __m512i four = four_bytes(q + c * BLOCK_INPUTS + 4 * j);
             UNROLL for (int p = 0; p < PANELS; p++) dot[p][c] = _mm512_dpbusd_epi32(dot[p][c], four, w[p]);
         }
     }
@@ -114,7 +114,7 @@ TILE void take_minimums(vec sum[PANELS][TILE_COLUMNS], const opened *w, const co
     UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int c = 0; c < n; c++) of[p][c] = _mm512_setzero_si512();
     UNROLL for (size_t pair = 0; pair < 4; pair++) UNROLL for (int p = 0; p < PANELS; p++) {
         __m512i two = minimums_of(w->from[p], pair);
-        UNROLL for (int c = 0; c < n; c++) of[p][c] = _mm512_dpwssd_epi32(of[p][c], two, two_sums(x->sums[pair][c]));
+        UNROLL for (int c = 0; c < n; c++) of[p][c] = _mm512_dpwssd_epi32(of[p][c], two, four_bytes(x->sums[pair][c]));
     }
     UNROLL for (int p = 0; p < PANELS; p++) {
         vec scale = minimum_scale(w->from[p]);

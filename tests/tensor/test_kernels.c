@@ -399,22 +399,6 @@ static void far_ends_of_the_exponential(void **state) {
     }
 }
 
-static void halves_round_alike(void **state) {
-    (void)state;
-    EACH(k) for (size_t l = 0; l < LENGTHS; l++) {
-        int       n = lengths[l];
-        float    *x = floats((size_t)n);
-        uint16_t *out = malloc((size_t)n * sizeof *out);
-        for (int i = 0; i < n; i++)
-            x[i] = ldexpf(x[i], (int)(test_random(&seed) % 48) - 30);
-        k->to_f16(x, out, n);
-        for (int i = 0; i < n; i++)
-            assert_int_equal(out[i], f32_to_f16(x[i]));
-        free(x);
-        free(out);
-    }
-}
-
 static void a_lesser_set_can_be_asked_for(void **state) {
     (void)state;
     setenv("PARE_ISA", "scalar", 1);
@@ -434,7 +418,6 @@ int main(void) {
         cmocka_unit_test(norms_and_products),
         cmocka_unit_test(softmax_and_argmax),
         cmocka_unit_test(far_ends_of_the_exponential),
-        cmocka_unit_test(halves_round_alike),
         cmocka_unit_test(a_lesser_set_can_be_asked_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
