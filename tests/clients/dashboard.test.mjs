@@ -123,9 +123,18 @@ async function fits(page) {
   assert.ok(wide <= room, `${wide} pixels in ${room}`);
 }
 
-/* The contrast of an element's text against what is behind it, as WCAG counts it. */
-function contrast(page, selector) {
+/* The contrast of an element's text against what is behind it, as WCAG counts it. A row that the page has just replaced has
+ * no style any more: then the one in its place is looked at. */
+async function contrast(page, selector) {
+  for (;;) {
+    const ratio = await contrastNow(page, selector);
+    if (ratio) return ratio;
+  }
+}
+
+function contrastNow(page, selector) {
   return page.locator(selector).first().evaluate((element) => {
+    if (!element.isConnected) return null;
     const parts = (colour) => colour.match(/[\d.]+/g).map(Number);
     const light = (colour) => parts(colour).slice(0, 3)
       .map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
