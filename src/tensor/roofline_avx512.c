@@ -28,7 +28,7 @@ static uint64_t read_words(const void *from, size_t bytes) {
             __builtin_prefetch(p + PREFETCH_BYTES + i * LINE, 0, 3);
             sum[i] = _mm512_add_epi64(sum[i], _mm512_load_si512(p + i * LINE));
         }
-    __m512i all = _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]), _mm512_add_epi64(sum[2], sum[3]));
+    __m512i  all = _mm512_add_epi64(_mm512_add_epi64(sum[0], sum[1]), _mm512_add_epi64(sum[2], sum[3]));
     uint64_t words[8], wrapped = 0; /* unsigned: it may */
     _mm512_storeu_si512(words, all);
     for (int i = 0; i < 8; i++)
