@@ -143,14 +143,6 @@ TILE void block_q6_k(vec *sum, const uint8_t *w, size_t b, const columns *x, siz
     }
 }
 
-TILE void add_block(block_type type, vec *sum, const uint8_t *w, size_t blocks, size_t b, const columns *x, size_t at,
-                    const int n) {
-    if (type == BLOCK_Q6_K)
-        block_q6_k(sum, w, b, x, at, n);
-    else
-        block_32(type, sum, w, blocks, b, x, at, n);
-}
-
 /* Minimums lie in pairs, as the sums of activations do: the even ones meet the first sum, the odd ones the second. */
 TILE void take_minimums(vec *sum, const uint8_t *w, const columns *x, size_t at, const int n) {
     const size_t ld = (size_t)x->cols / BLOCK_INPUTS;

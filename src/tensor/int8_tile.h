@@ -2,7 +2,7 @@
  * includes it has included vector_*.h and defines before:
  *
  *   MOST_COLUMNS, LINE_VECS              columns of a tile; vectors of 16 rows
- *   add_block(type, sum, w, blocks, b, x, at, n)
+ *   block_32(type, sum, w, blocks, b, x, at, n), block_q6_k(sum, w, b, x, at, n)
  *                                        sum[n][LINE_VECS] += block b of the stretch of `blocks` at w; it is block `at` of
  *                                        the columns x
  *   take_minimums(sum, w, x, at, n)      of a Q4_K stretch that begins with block `at`                                  */
@@ -32,7 +32,10 @@ TILE void int8_tile(block_type type, const uint8_t *w, const columns *x, float *
         UNROLL for (int i = 0; i < n * LINE_VECS; i++) sum[i] = v_zero();
         for (size_t b = 0; b < blocks; b++) {
             prefetch_block(type, w, b);
-            add_block(type, sum, w, blocks, b, x, at + b, n);
+            if (type == BLOCK_Q6_K)
+                block_q6_k(sum, w, b, x, at + b, n);
+            else
+                block_32(type, sum, w, blocks, b, x, at + b, n);
         }
         if (type == BLOCK_Q4_K)
             take_minimums(sum, w, x, at, n);
