@@ -13,6 +13,12 @@ static inline size_t stretch_bytes(block_type type, size_t blocks) {
                                 : (size_t)Q6_K_STRETCH;
 }
 
+/* The lines of block b (32 inputs) in a stretch of `blocks`; not of Q6_K, whose blocks have two parts. */
+static inline const uint8_t *block_lines(block_type type, const uint8_t *stretch, size_t blocks, size_t b) {
+    const size_t head = type == BLOCK_Q4_K ? (size_t)Q4_K_HEAD : blocks * SCALE_BYTES;
+    return stretch + head + b * (type == BLOCK_Q8_0 ? Q8_0_LINES : Q4_0_LINES) * LINE_BYTES;
+}
+
 #define INT8_PANELS(isa)                                                                                               \
     void panel_q4_0_##isa(const uint8_t *panel, const columns *x, float *y, int ldy);                                  \
     void panel_q8_0_##isa(const uint8_t *panel, const columns *x, float *y, int ldy);                                  \

@@ -33,9 +33,8 @@ TILE void dot_nibbles(__m512i *dot, const uint8_t *lines, const int8_t *q, size_
 /* Block b (32 inputs) of a stretch of `blocks`; `at` counts from the first block of the row. */
 TILE void block_32(block_type type, vec *sum, const uint8_t *w, size_t blocks, size_t b, const columns *x, size_t at,
                    const int n) {
-    const size_t cols = (size_t)x->cols, ld = cols / BLOCK_INPUTS, lines = type == BLOCK_Q8_0 ? Q8_0_LINES : Q4_0_LINES;
-    const size_t head = type == BLOCK_Q4_K ? (size_t)Q4_K_HEAD : blocks * SCALE_BYTES;
-    const uint8_t *from = w + head + b * lines * LINE_BYTES;
+    const size_t   cols = (size_t)x->cols, ld = cols / BLOCK_INPUTS;
+    const uint8_t *from = block_lines(type, w, blocks, b);
     const int8_t  *q = x->q + at * BLOCK_INPUTS;
     __m512i        dot[MOST_COLUMNS];
     start(dot, type == BLOCK_Q4_0 ? x->minus8 + at : type == BLOCK_Q8_0 ? x->minus128 + at : NULL, ld, n);

@@ -45,8 +45,7 @@ TILE void open_half_q6_k(const uint8_t *w, size_t half, opened *to, const int p)
 
 /* Block b (32 inputs) of a stretch of `blocks` becomes 8 lines. */
 TILE void open_block(block_type type, const uint8_t *w, size_t blocks, size_t b, opened *to, const int p) {
-    const size_t   head = type == BLOCK_Q4_K ? (size_t)Q4_K_HEAD : blocks * SCALE_BYTES;
-    const uint8_t *from = w + head + b * (type == BLOCK_Q8_0 ? Q8_0_LINES : Q4_0_LINES) * LINE_BYTES;
+    const uint8_t *from = block_lines(type, w, blocks, b);
     __m512i        two[2], sum = _mm512_setzero_si512();
     UNROLL for (int j = 0; j < 8; j += 2) {
         if (type == BLOCK_Q8_0) {
