@@ -5,7 +5,8 @@
 
 #include "base/utf8.h"
 
-#define ROOM_FOR_PIECES 512 /* taken at the start, so that ordinary pieces need no memory later */
+#define ROOM_FOR_PIECES 512 /* bytes; taken at the start, so that ordinary pieces need no memory later */
+#define MOST_PER_BYTE   3   /* a wrong byte is shown as U+FFFD, which has three */
 
 static bool prepare(text_stop *s, const char *text, size_t len, arena *memory) {
     s->len = (int)len;
@@ -39,7 +40,8 @@ bool text_begin(text_out *t, const char *const *stop, int n_stop, bool drop_spac
         t->n_stop++;
         longest = len > longest ? len : longest;
     }
-    return str_reserve(&t->held, longest + ROOM_FOR_PIECES);
+    return str_reserve(&t->held, longest + ROOM_FOR_PIECES) &&
+           str_reserve(&t->clean, MOST_PER_BYTE * (longest + ROOM_FOR_PIECES));
 }
 
 void text_free(text_out *t) {

@@ -91,6 +91,36 @@ static void wrong_bytes(void **state) {
     check("\xc3(", NULL, 0, "\xef\xbf\xbd(", -1);
 }
 
+/* Tokens may be single bytes: nothing comes before its character is whole, and nothing is allocated on the way. */
+static void bytes_one_by_one(void **state) {
+    (void)state;
+    static const char text[] = "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xed\x95\x9c\xff!\xe2\x82z";
+    static const char want[] =
+        "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xed\x95\x9c\xef\xbf\xbd!\xef\xbf\xbd\xef\xbf\xbdz";
+    arena   *memory = arena_new(256);
+    text_out t;
+    str      got = {0};
+    assert_true(text_begin(&t, NULL, 0, false, memory));
+    const char *held = t.held.data, *clean = t.clean.data;
+    assert_non_null(held);
+    assert_non_null(clean);
+    for (size_t i = 0; i + 1 < sizeof(text); i++) {
+        text_span out;
+        assert_int_equal(text_add(&t, text + i, 1, &out), -1);
+        assert_true(utf8_valid(out.text, out.len, NULL));
+        assert_int_equal(utf8_whole(out.text, out.len), out.len);
+        str_add(&got, out.text, out.len);
+    }
+    text_span rest = text_end(&t);
+    str_add(&got, rest.text, rest.len);
+    assert_string_equal(got.data, want);
+    assert_ptr_equal(t.held.data, held);
+    assert_ptr_equal(t.clean.data, clean);
+    str_free(&got);
+    text_free(&t);
+    arena_free(memory);
+}
+
 static void first_space(void **state) {
     (void)state;
     uint64_t random = 3;
@@ -140,7 +170,8 @@ static void against_a_reference(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stop_strings), cmocka_unit_test(nothing_is_held_for_long), cmocka_unit_test(wrong_bytes),
+        cmocka_unit_test(stop_strings), cmocka_unit_test(nothing_is_held_for_long),
+        cmocka_unit_test(wrong_bytes),  cmocka_unit_test(bytes_one_by_one),
         cmocka_unit_test(first_space),  cmocka_unit_test(against_a_reference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

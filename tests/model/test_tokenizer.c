@@ -116,9 +116,9 @@ static void run_goldens(const char *name, const tokenizer *t, int *good, int *to
     free(lines);
 }
 
-static const char *const vocabs[] = {"llama-spm", "phi-3",        "baichuan",       "gpt-2",  "falcon",
-                                     "starcoder", "deepseek-llm", "deepseek-coder", "refact", "mpt",
-                                     "gpt-neox",  "llama-bpe",    "qwen2"};
+static const char *const vocabs[] = {"llama-spm", "phi-3",        "baichuan",       "gpt-2",   "falcon",
+                                     "starcoder", "deepseek-llm", "deepseek-coder", "refact",  "mpt",
+                                     "gpt-neox",  "llama-bpe",    "qwen2",          "bert-bge"};
 
 static void test_conformance(void **state) {
     (void)state;

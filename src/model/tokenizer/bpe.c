@@ -115,7 +115,8 @@ static bool add_merge(tokenizer *t, map *extra, str *joined, gguf_str line, uint
     return true;
 }
 
-static bool read_merges(tokenizer *t, const gguf *g, map *extra, err *e) {
+static bool read_merges(tokenizer *t, const gguf *g, err *e) {
+    map        *extra = t->bpe.extra;
     const char *key = "tokenizer.ggml.merges";
     gguf_kind   kind;
     size_t      count;
@@ -157,12 +158,16 @@ static bool read_merges(tokenizer *t, const gguf *g, map *extra, err *e) {
     return ok;
 }
 
-bool bpe_open(tokenizer *t, const gguf *g, err *e) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, fill_bytes);
-    chars_init();
+/* The file's name of the pattern; tokenizer.ggml.model itself may be one (gemma4, whitespace). */
+static bool find_pattern(tokenizer *t, const gguf *g, err *e) {
+    gguf_str model;
     gguf_str name = {"", 0};
-    if (gguf_has(g, "tokenizer.ggml.pre") && !gguf_string(g, "tokenizer.ggml.pre", &name, e)) {
+    if (!gguf_string(g, "tokenizer.ggml.model", &model, e)) {
+        return false;
+    }
+    if (model.len != 4 || memcmp(model.data, "gpt2", 4) != 0) {
+        name = model;
+    } else if (gguf_has(g, "tokenizer.ggml.pre") && !gguf_string(g, "tokenizer.ggml.pre", &name, e)) {
         return false;
     }
     t->bpe.pattern = split_named(name.data, name.len);
@@ -171,15 +176,30 @@ bool bpe_open(tokenizer *t, const gguf *g, err *e) {
                        "%s: tokenizer.ggml.pre is \"%.*s\", a pre-tokenizer that this version does not know",
                        gguf_name(g), (int)(name.len < 60 ? name.len : 60), name.data);
     }
+    return true;
+}
+
+bool bpe_open(tokenizer *t, const gguf *g, err *e) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, fill_bytes);
+    chars_init();
+    if (!find_pattern(t, g, e) || !key_bool(g, "tokenizer.ggml.normalizer.lowercase", &t->bpe.lower, e)) {
+        return false;
+    }
     t->adds_bos = t->bpe.pattern->adds_bos;
-    map *extra = map_new(64);
-    bool ok = extra ? read_merges(t, g, extra, e) : err_set(e, ERR_MEMORY, "out of memory for the merges");
-    map_free(extra);
-    return ok && vocab_pieces(&t->vocab, decode, e);
+    t->bpe.extra = map_new(64);
+    if (!t->bpe.extra) {
+        return err_set(e, ERR_MEMORY, "out of memory for the merges");
+    }
+    if (!read_merges(t, g, e)) {
+        return false;
+    }
+    return t->bpe.pattern->raw == SPLIT_RAW_NOT ? vocab_pieces(&t->vocab, decode, e) : pieces_open(t, g, e);
 }
 
 void bpe_close(tokenizer *t) {
     free(t->bpe.pairs);
+    map_free(t->bpe.extra);
 }
 
 /* ---- Encoding ---- */
@@ -190,8 +210,29 @@ static uint32_t rank_of(const void *model, const merge_symbol *left, const merge
     return pair->rank;
 }
 
-/* Merges a piece. What the vocabulary lacks becomes the tokens of its bytes; a byte without a token is lost, as in the
- * reference. */
+bool bpe_merge(encoder *c, size_t count, const char *text, bool (*missing)(encoder *c, const char *text, size_t n)) {
+    count = merge_run(&c->space, count, rank_of, &c->t->bpe);
+    for (size_t i = 0; i < count; i++) {
+        const merge_symbol *s = &c->space.symbols[i];
+        const bool          is_token = s->id < c->t->vocab.count;
+        if (is_token ? !token_ids_add(c->out, (int32_t)s->id) : !missing(c, text + s->at, s->len)) {
+            return false;
+        }
+    }
+    return count > 0;
+}
+
+/* What the vocabulary lacks becomes the tokens of its bytes; a byte without a token is lost, as in the reference. */
+static bool add_bytes(encoder *c, const char *text, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const int32_t id = c->t->bpe.byte_token[(uint8_t)text[i]];
+        if (id >= 0 && !token_ids_add(c->out, id)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool encode_merged(encoder *c, const uint8_t *word, size_t n) {
     const bpe *b = &c->t->bpe;
     if (!merge_space_symbols(&c->space, n)) {
@@ -203,22 +244,7 @@ static bool encode_merged(encoder *c, const uint8_t *word, size_t n) {
         symbols[i].at = (uint32_t)i;
         symbols[i].len = 1;
     }
-    size_t count = merge_run(&c->space, n, rank_of, b);
-    for (size_t i = 0; i < count; i++) {
-        const merge_symbol *s = &symbols[i];
-        if (s->id < c->t->vocab.count) {
-            if (!token_ids_add(c->out, (int32_t)s->id)) {
-                return false;
-            }
-            continue;
-        }
-        for (uint32_t k = s->at; k < s->at + s->len; k++) {
-            if (b->byte_token[word[k]] >= 0 && !token_ids_add(c->out, b->byte_token[word[k]])) {
-                return false;
-            }
-        }
-    }
-    return count > 0;
+    return bpe_merge(c, n, (const char *)word, add_bytes);
 }
 
 /* The token whose text is the whole piece; -1: none. False when out of memory. */
@@ -241,8 +267,7 @@ static bool whole_piece(encoder *c, const uint8_t *word, size_t n, int32_t *id) 
     return true;
 }
 
-static bool encode_word(void *arg, const uint8_t *word, size_t n) {
-    encoder         *c = arg;
+static bool encode_new(encoder *c, const uint8_t *word, size_t n) {
     const tokenizer *t = c->t;
     int32_t          id;
     if (!whole_piece(c, word, n, &id)) {
@@ -266,6 +291,26 @@ static bool encode_word(void *arg, const uint8_t *word, size_t n) {
     return true;
 }
 
-bool bpe_encode(encoder *c, const char *text, size_t n) {
-    return split_text(c->t->bpe.pattern, (const uint8_t *)text, n, encode_word, c);
+static bool encode_word(void *arg, const uint8_t *bytes, size_t n) {
+    encoder     *c = arg;
+    const size_t before = c->out->count;
+    word         key;
+    word        *slot = words_slot(&c->words, &key, (const char *)bytes, n);
+    if (slot && word_is(slot, &key)) {
+        return token_ids_append(c->out, slot->ids, slot->count);
+    }
+    if (!encode_new(c, bytes, n)) {
+        return false;
+    }
+    if (slot) {
+        word_keep(slot, &key, c->out->ids + before, c->out->count - before);
+    }
+    return true;
+}
+
+bool bpe_encode(encoder *c, const char *text, size_t n, bool first) {
+    const split_pattern *pattern = c->t->bpe.pattern;
+    (void)first;
+    return pattern->raw == SPLIT_RAW_NOT ? split_text(pattern, (const uint8_t *)text, n, encode_word, c)
+                                         : bpe_raw_encode(c, text, n);
 }

@@ -1,18 +1,9 @@
 #include "model/tokenizer/special.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static bool is_special(uint8_t kind) {
     return kind == TOKEN_CONTROL || kind == TOKEN_USER_DEFINED || kind == TOKEN_UNKNOWN;
-}
-
-static special_edge *edge_at(const special_index *s, uint32_t node, uint8_t byte) {
-    uint64_t i = (((uint64_t)node << 8 | byte) * 0x9e3779b97f4a7c15u >> 20) & s->mask;
-    while (s->edges[i].next != 0 && (s->edges[i].node != node || s->edges[i].byte != byte)) {
-        i = (i + 1) & s->mask;
-    }
-    return &s->edges[i];
 }
 
 static bool begins(const uint64_t *set, uint8_t first, uint8_t second) {
@@ -36,28 +27,17 @@ static void add(special_index *s, const vocab *v, uint32_t id) {
     if (n == 0 || vocab_find(v, text, n) != (int32_t)id) {
         return; /* the same text again later: that one counts */
     }
-    uint32_t node = 0;
-    for (size_t i = 0; i < n; i++) {
-        special_edge *edge = edge_at(s, node, (uint8_t)text[i]);
-        if (edge->next == 0) {
-            *edge = (special_edge){node, s->nodes, (uint8_t)text[i]};
-            s->any[s->nodes] = s->user[s->nodes] = -1;
-            s->nodes++;
-        }
-        node = edge->next;
-    }
-    s->any[node] = (int32_t)id;
+    trie_add(&s->tokens, text, n, (int32_t)id);
     add_beginning(s->begins[1], text, n);
     s->empty[1] = false;
     if (v->kinds[id] == TOKEN_USER_DEFINED) {
-        s->user[node] = (int32_t)id;
         add_beginning(s->begins[0], text, n);
         s->empty[0] = false;
     }
 }
 
 bool special_open(special_index *s, const vocab *v, err *e) {
-    size_t bytes = 1; /* an upper bound of the nodes */
+    size_t bytes = 0;
     for (uint32_t i = 0; i < v->count; i++) {
         size_t n;
         vocab_text(v, i, &n);
@@ -67,19 +47,13 @@ bool special_open(special_index *s, const vocab *v, err *e) {
         }
         bytes += is_special(v->kinds[i]) ? n : 0;
     }
-    uint64_t slots = 16;
-    while (slots < 2 * (uint64_t)bytes) {
-        slots *= 2;
+    if (bytes >= TRIE_MAX) {
+        return err_set(e, ERR_LIMIT, "the special tokens take %zu bytes; less than %d are supported", bytes, TRIE_MAX);
     }
-    s->edges = calloc(slots, sizeof(*s->edges));
-    s->any = malloc(bytes * sizeof(*s->any));
-    s->user = malloc(bytes * sizeof(*s->user));
-    if (!s->edges || !s->any || !s->user) {
+    if (!trie_open(&s->tokens, bytes)) {
         return err_set(e, ERR_MEMORY, "out of memory for special tokens of %zu bytes", bytes);
     }
-    s->mask = slots - 1;
-    s->nodes = 1;
-    s->any[0] = s->user[0] = -1;
+    s->kinds = v->kinds;
     s->empty[0] = s->empty[1] = true;
     for (uint32_t i = 0; i < v->count; i++) {
         if (is_special(v->kinds[i])) {
@@ -90,9 +64,7 @@ bool special_open(special_index *s, const vocab *v, err *e) {
 }
 
 void special_close(special_index *s) {
-    free(s->edges);
-    free(s->any);
-    free(s->user);
+    trie_close(&s->tokens);
     memset(s, 0, sizeof(*s));
 }
 
@@ -102,16 +74,16 @@ bool special_next(const special_index *s, const char *text, size_t n, size_t fro
         return false;
     }
     const uint64_t *set = s->begins[with_control];
-    const int32_t  *ends = with_control ? s->any : s->user;
     for (size_t at = from; at < n; at++) {
         if (at + 1 < n && !begins(set, (uint8_t)text[at], (uint8_t)text[at + 1])) {
             continue;
         }
         uint32_t node = 0;
         match->id = -1;
-        for (size_t i = at; i < n && (node = edge_at(s, node, (uint8_t)text[i])->next) != 0; i++) {
-            if (ends[node] >= 0) {
-                *match = (special_match){at, i + 1 - at, ends[node]};
+        for (size_t i = at; i < n && (node = trie_step(&s->tokens, node, (uint8_t)text[i])) != 0; i++) {
+            const int32_t id = s->tokens.value[node];
+            if (id >= 0 && (with_control || s->kinds[id] == TOKEN_USER_DEFINED)) {
+                *match = (special_match){at, i + 1 - at, id};
             }
         }
         if (match->id >= 0) {

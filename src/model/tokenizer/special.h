@@ -6,23 +6,16 @@
 #ifndef PARE_MODEL_TOKENIZER_SPECIAL_H
 #define PARE_MODEL_TOKENIZER_SPECIAL_H
 
+#include "model/tokenizer/trie.h"
 #include "model/tokenizer/vocab.h"
 
 enum { SPECIAL_LONGEST = 1024 }; /* bytes; a longer special token is an error */
 
-typedef struct special_edge {
-    uint32_t node, next; /* next is 0: free (nothing leads to the root) */
-    uint8_t  byte;
-} special_edge;
-
 typedef struct special_index {
-    special_edge *edges; /* hash table */
-    uint64_t      mask;
-    int32_t      *any;  /* [node] the token that ends here; -1 */
-    int32_t      *user; /* [node] the same, if it is user-defined */
-    uint32_t      nodes;
-    uint64_t      begins[2][256 * 256 / 64]; /* [with control tokens] bit first byte * 256 + second */
-    bool          empty[2];
+    trie           tokens;
+    const uint8_t *kinds;                     /* the vocabulary's */
+    uint64_t       begins[2][256 * 256 / 64]; /* [with control tokens] bit first byte * 256 + second */
+    bool           empty[2];
 } special_index;
 
 typedef struct special_match {

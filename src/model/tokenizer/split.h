@@ -11,16 +11,31 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes (>= 1) from p, before `end`, that match or, when *matched is false, that are known not to begin a match. */
-typedef size_t (*split_match)(const uint8_t *p, const uint8_t *end, bool *matched);
+typedef enum split_found {
+    SPLIT_GAP,   /* the bytes are known not to begin a match */
+    SPLIT_PIECE, /* they are one */
+    SPLIT_THREES /* they are several, of three characters each, the first of one to three */
+} split_found;
+
+/* What stands at p, before `end`: returns bytes (>= 1). */
+typedef size_t (*split_match)(const uint8_t *p, const uint8_t *end, split_found *matched);
 
 enum { SPLIT_STAGES = 6 };
+
+/* Patterns that are no expressions: BPE over characters, not bytes. */
+typedef enum split_raw {
+    SPLIT_RAW_NOT,
+    SPLIT_RAW_LINES, /* spaces become U+2581; only runs of line feeds are cut off */
+    SPLIT_RAW_WORDS  /* cut at white space, which is lost */
+} split_raw;
 
 typedef struct split_pattern {
     const char *name;
     split_match stages[SPLIT_STAGES + 1]; /* ends with NULL */
     bool        whole_first;              /* a piece that is a token is taken as it is (ignore_merges) */
     bool        adds_bos;                 /* where the file does not say */
+    bool        always_bos;               /* whatever the file says */
+    split_raw   raw;                      /* such a pattern has no stages */
 } split_pattern;
 
 /* NULL for an unknown name; "" is the pattern of a file that names none. Call chars_init before using one. */

@@ -1,74 +1,4 @@
-#include "model/tokenizer/split_match.h"
-
-#include "model/tokenizer/chars.h"
-
-typedef const uint8_t *place;
-
-/* Past the characters whose class has one of the bits. */
-static inline place run(place p, place end, unsigned classes) {
-    size_t n;
-    while (chars_at(p, end, &n) & classes) {
-        p += n;
-    }
-    return p;
-}
-
-/* Past the characters whose class has none of the bits. */
-static inline place run_not(place p, place end, unsigned classes) {
-    size_t n;
-    while (p < end && !(chars_at(p, end, &n) & classes)) {
-        p += n;
-    }
-    return p;
-}
-
-static inline bool is_break(uint8_t c) {
-    return c == '\r' || c == '\n';
-}
-
-/* 's|'t|'re|'ve|'m|'ll|'d at p, where an apostrophe may stand; 0: no. */
-static inline size_t contraction(place p, place end, bool any_case) {
-    if (p >= end || *p != '\'' || end - p < 2) {
-        return 0;
-    }
-    const uint8_t fold = any_case ? 0x20 : 0;
-    const uint8_t a = p[1] | (p[1] < 0x80 ? fold : 0);
-    if (a == 's' || a == 't' || a == 'm' || a == 'd') {
-        return 2;
-    }
-    if (end - p < 3) {
-        return 0;
-    }
-    const uint8_t b = p[2] | (p[2] < 0x80 ? fold : 0);
-    return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
-}
-
-/* \s+(?!\S)|\s+ at p, where white space stands: all of a run at the end, else all but its last character (which may
- * begin the next match), else the one there is. */
-static inline size_t spaces(place p, place end) {
-    place  at = p;
-    place  last = p;
-    size_t n;
-    while (chars_at(at, end, &n) & CHAR_SPACE) {
-        last = at;
-        at += n;
-    }
-    return (size_t)((at == end || last == p ? at : last) - p);
-}
-
-/* \s*[\r\n]+|\s+(?!\S)|\s+ */
-static inline size_t spaces_or_breaks(place p, place end) {
-    place  at = p;
-    place  after_break = NULL;
-    size_t n;
-    while (chars_at(at, end, &n) & CHAR_SPACE) {
-        at += n;
-        if (is_break(at[-1])) { /* no white space of several bytes ends in one of these */
-            after_break = at;
-        }
-    }
-    return after_break ? (size_t)(after_break - p) : spaces(p, end);
-}
+#include "model/tokenizer/split_parts.h"
 
 SPLIT_MATCH(match_gpt2) {
     *matched = true;
@@ -90,30 +20,15 @@ SPLIT_MATCH(match_gpt2) {
     return spaces(p, end);
 }
 
-/* Up to `most` numbers. */
-static inline place numbers(place p, place end, int most) {
-    size_t n;
-    for (int i = 0; i < most && (chars_at(p, end, &n) & CHAR_NUMBER); i++) {
-        p += n;
-    }
-    return p;
-}
+typedef struct llama3_options {
+    int      digits;
+    unsigned letters;
+    bool     contractions, breaks; /* line breaks after marks */
+} llama3_options;
 
-/* ` ?[^\s\p{L}\p{N}]+` and the line breaks (or slashes) after it; 0: none. */
-static inline size_t marks_and_breaks(place p, place end, unsigned not_marks, bool slash) {
-    place start = p + (*p == ' ');
-    place q = run_not(start, end, not_marks);
-    if (q == start) {
-        return 0;
-    }
-    while (q < end && (is_break(*q) || (slash && *q == '/'))) {
-        q++;
-    }
-    return (size_t)(q - p);
-}
-
-static inline size_t llama3_family(place p, place end, int digits, unsigned letters) {
-    size_t n = contraction(p, end, true);
+static inline size_t llama3_family(place p, place end, llama3_options o) {
+    const unsigned letters = o.letters;
+    size_t         n = o.contractions ? contraction(p, end, true) : 0;
     if (n > 0) {
         return n;
     }
@@ -125,25 +40,35 @@ static inline size_t llama3_family(place p, place end, int digits, unsigned lett
         }
     }
     if (class & CHAR_NUMBER) {
-        return (size_t)(numbers(p, end, digits) - p);
+        return (size_t)(numbers(p, end, o.digits) - p);
     }
-    n = marks_and_breaks(p, end, CHAR_SPACE | CHAR_NUMBER | letters, false);
+    n = marks_and_breaks(p, end, CHAR_SPACE | CHAR_NUMBER | letters, o.breaks, false);
     return n > 0 ? n : spaces_or_breaks(p, end);
 }
 
 SPLIT_MATCH(match_llama3) {
     *matched = true;
-    return llama3_family(p, end, 3, CHAR_LETTER);
+    return llama3_family(p, end, (llama3_options){3, CHAR_LETTER, true, true});
 }
 
 SPLIT_MATCH(match_qwen2) {
     *matched = true;
-    return llama3_family(p, end, 1, CHAR_LETTER);
+    return llama3_family(p, end, (llama3_options){1, CHAR_LETTER, true, true});
 }
 
 SPLIT_MATCH(match_qwen35) {
     *matched = true;
-    return llama3_family(p, end, 1, CHAR_LETTER | CHAR_MARK);
+    return llama3_family(p, end, (llama3_options){1, CHAR_LETTER | CHAR_MARK, true, true});
+}
+
+SPLIT_MATCH(match_seed_coder) {
+    *matched = true;
+    return llama3_family(p, end, (llama3_options){1, CHAR_LETTER, true, false});
+}
+
+SPLIT_MATCH(match_no_contractions) {
+    *matched = true;
+    return llama3_family(p, end, (llama3_options){1, CHAR_LETTER, false, true});
 }
 
 /* The two halves of a word in tekken and gpt-4o; letters without case and marks belong to both. */
@@ -155,33 +80,46 @@ static inline bool is_lower(unsigned class) {
     return (class & (CHAR_LETTER | CHAR_MARK)) && !(class & CHAR_UPPER);
 }
 
+/* The class of a letter or mark that may stand in a word: not Han where `no_han`. */
+static inline unsigned word_class(place p, place end, size_t *n, bool no_han) {
+    const unsigned class = chars_at(p, end, n);
+    return no_han && *n > 2 && is_han(p, end) ? 0 : class;
+}
+
 /* upper*lower+ : greedy, giving back upper characters until one of them is lower too. NULL: no match. */
-static inline place upper_then_lower(place p, place end, place *after_upper) {
+static inline place upper_then_lower(place p, place end, place *after_upper, bool no_han) {
     place  both_end = NULL; /* past the last character of the upper run that is lower too */
     size_t n;
     unsigned class;
-    while (is_upper(class = chars_at(p, end, &n))) {
+    while (is_upper(class = word_class(p, end, &n, no_han))) {
         p += n;
         both_end = is_lower(class) ? p : both_end;
     }
     *after_upper = p;
     place q = p;
-    while (is_lower(chars_at(q, end, &n))) {
+    while (is_lower(word_class(q, end, &n, no_han))) {
         q += n;
     }
     return q > p ? q : both_end;
 }
 
-static inline size_t gpt4o_family(place p, place end, int digits, bool contractions) {
+typedef struct gpt4o_options {
+    int  digits;
+    bool contractions; /* after a word */
+    bool slash;        /* after marks, like a line break */
+    bool no_han;       /* in words */
+} gpt4o_options;
+
+static inline size_t gpt4o_family(place p, place end, gpt4o_options o) {
     size_t n;
     const unsigned class = chars_at(p, end, &n);
     if (!is_break(*p) && !(class & CHAR_NUMBER)) {
         const bool before = !(class & CHAR_LETTER); /* the one character before a word; a mark may be either */
         place      upper = NULL;
         place      bare_upper = NULL;
-        place      stop = before ? upper_then_lower(p + n, end, &upper) : NULL;
+        place      stop = before ? upper_then_lower(p + n, end, &upper, o.no_han) : NULL;
         if (!stop) {
-            stop = upper_then_lower(p, end, &bare_upper);
+            stop = upper_then_lower(p, end, &bare_upper, o.no_han);
         }
         if (!stop && before && upper > p + n) {
             stop = upper;
@@ -190,31 +128,44 @@ static inline size_t gpt4o_family(place p, place end, int digits, bool contracti
             stop = bare_upper;
         }
         if (stop) {
-            return (size_t)(stop - p) + (contractions ? contraction(stop, end, true) : 0);
+            return (size_t)(stop - p) + (o.contractions ? contraction(stop, end, true) : 0);
         }
     }
     if (class & CHAR_NUMBER) {
-        return (size_t)(numbers(p, end, digits) - p);
+        return (size_t)(numbers(p, end, o.digits) - p);
     }
-    n = marks_and_breaks(p, end, CHAR_SPACE | CHAR_LETTER | CHAR_NUMBER, true);
+    n = marks_and_breaks(p, end, CHAR_SPACE | CHAR_LETTER | CHAR_NUMBER, true, o.slash);
     return n > 0 ? n : spaces_or_breaks(p, end);
 }
 
 SPLIT_MATCH(match_tekken) {
     *matched = true;
-    return gpt4o_family(p, end, 1, false);
+    return gpt4o_family(p, end, (gpt4o_options){.digits = 1, .slash = true});
 }
 
 SPLIT_MATCH(match_gpt4o) {
     *matched = true;
-    return gpt4o_family(p, end, 3, true);
+    return gpt4o_family(p, end, (gpt4o_options){.digits = 3, .contractions = true, .slash = true});
 }
 
-static bool is_ascii_letter(uint8_t c) {
-    return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
+SPLIT_MATCH(match_youtu) {
+    *matched = true;
+    return gpt4o_family(p, end, (gpt4o_options){.digits = 1, .contractions = true, .slash = true});
 }
 
-SPLIT_MATCH(match_deepseek3) {
+SPLIT_MATCH(match_kimi) {
+    size_t n;
+    place  q = p;
+    *matched = true;
+    while (chars_at(q, end, &n), n > 2 && is_han(q, end)) {
+        q += n;
+    }
+    return q > p ? (size_t)(q - p)
+                 : gpt4o_family(p, end, (gpt4o_options){.digits = 3, .contractions = true, .no_han = true});
+}
+
+/* `breaks`: line breaks belong to the marks before them and to the white space around them; else each is a piece. */
+static inline size_t deepseek3_family(place p, place end, bool breaks, split_found *matched) {
     enum { WORD = CHAR_LETTER | CHAR_MARK, MARK = CHAR_PUNCTUATION | CHAR_SYMBOL };
     *matched = true;
     size_t n;
@@ -235,11 +186,22 @@ SPLIT_MATCH(match_deepseek3) {
     place marks = p + (*p == ' ');
     place q = run(marks, end, MARK);
     if (q > marks) {
-        while (q < end && is_break(*q)) {
+        while (breaks && q < end && is_break(*q)) {
             q++;
         }
         return (size_t)(q - p);
     }
-    *matched = class & CHAR_SPACE; /* other control characters match nothing */
-    return *matched ? spaces_or_breaks(p, end) : n;
+    *matched = (class & CHAR_SPACE) != 0; /* other control characters match nothing */
+    if (!breaks && is_break(*p)) {
+        return 1;
+    }
+    return !*matched ? n : breaks ? spaces_or_breaks(p, end) : spaces(p, end);
+}
+
+SPLIT_MATCH(match_deepseek3) {
+    return deepseek3_family(p, end, true, matched);
+}
+
+SPLIT_MATCH(match_spark) {
+    return deepseek3_family(p, end, false, matched);
 }

@@ -7,7 +7,7 @@ typedef const uint8_t *place;
 typedef bool (*in_set)(unsigned class, uint32_t cp);
 
 /* [set]+ , after an optional white space when `space`. */
-static inline size_t set_run(place p, place end, in_set in, bool space, bool *matched) {
+static inline size_t set_run(place p, place end, in_set in, bool space, split_found *matched) {
     place    start = p;
     size_t   first = 0;
     size_t   n = 0;
@@ -179,7 +179,7 @@ SPLIT_MATCH(match_bloom) {
 
 SPLIT_MATCH(match_number) {
     size_t n;
-    *matched = chars_at(p, end, &n) & CHAR_NUMBER;
+    *matched = (chars_at(p, end, &n) & CHAR_NUMBER) != 0;
     return n;
 }
 

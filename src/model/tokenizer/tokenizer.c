@@ -5,16 +5,41 @@
 
 #include "model/tokenizer/internal.h"
 
-tokenizer *tokenizer_open(const gguf *g, err *e) {
+/* The kinds by the value of tokenizer.ggml.model. */
+static const struct {
+    const char     *name;
+    tokenizer_model kind;
+} models[] = {{"llama", KIND_SPM},      {"gpt2", KIND_BPE},       {"gemma4", KIND_BPE},
+              {"whitespace", KIND_BPE}, {"bert", KIND_WORDPIECE}, {"t5", KIND_UNIGRAM}};
+
+static const struct {
+    bool (*open)(tokenizer *t, const gguf *g, err *e);
+    bool (*encode)(encoder *c, const char *text, size_t n, bool first);
+} kinds[] = {[KIND_SPM] = {spm_open, spm_encode},
+             [KIND_BPE] = {bpe_open, bpe_encode},
+             [KIND_WORDPIECE] = {wordpiece_open, wordpiece_encode},
+             [KIND_UNIGRAM] = {unigram_open, unigram_encode}};
+
+static bool find_kind(const gguf *g, tokenizer_model *kind, err *e) {
     gguf_str model;
     if (!gguf_string(g, "tokenizer.ggml.model", &model, e)) {
-        return NULL;
+        return false;
     }
-    const bool is_spm = model.len == 5 && memcmp(model.data, "llama", 5) == 0;
-    if (!is_spm && !(model.len == 4 && memcmp(model.data, "gpt2", 4) == 0)) {
-        err_set(e, ERR_UNSUPPORTED,
-                "%s: tokenizer.ggml.model is \"%.*s\"; this version has \"llama\" (SPM) and \"gpt2\" (byte-level BPE)",
-                gguf_name(g), (int)(model.len < 60 ? model.len : 60), model.data);
+    for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
+        if (model.len == strlen(models[i].name) && memcmp(model.data, models[i].name, model.len) == 0) {
+            *kind = models[i].kind;
+            return true;
+        }
+    }
+    return err_set(e, ERR_UNSUPPORTED,
+                   "%s: tokenizer.ggml.model is \"%.*s\"; this version has \"llama\" (SPM), \"gpt2\" and \"gemma4\" "
+                   "(BPE), \"bert\" (WordPiece) and \"t5\" (Unigram)",
+                   gguf_name(g), (int)(model.len < 60 ? model.len : 60), model.data);
+}
+
+tokenizer *tokenizer_open(const gguf *g, err *e) {
+    tokenizer_model kind;
+    if (!find_kind(g, &kind, e)) {
         return NULL;
     }
     tokenizer *t = calloc(1, sizeof(*t));
@@ -22,13 +47,12 @@ tokenizer *tokenizer_open(const gguf *g, err *e) {
         err_set(e, ERR_MEMORY, "out of memory for a tokenizer");
         return NULL;
     }
-    t->is_spm = is_spm;
+    t->kind = kind;
     bool ok = vocab_open(&t->vocab, g, e);
     if (ok && !(t->whole = calloc(t->vocab.count, sizeof(*t->whole)))) {
         ok = err_set(e, ERR_MEMORY, "out of memory for %u tokens", t->vocab.count);
     }
-    ok = ok && (is_spm ? spm_open(t, g, e) : bpe_open(t, g, e)) && traits_open(t, g, e) &&
-         special_open(&t->special, &t->vocab, e);
+    ok = ok && kinds[kind].open(t, g, e) && traits_open(t, g, e) && special_open(&t->special, &t->vocab, e);
     if (!ok) {
         tokenizer_close(t);
         return NULL;
@@ -42,6 +66,9 @@ void tokenizer_close(tokenizer *t) {
     }
     bpe_close(t);
     spm_close(t);
+    wordpiece_close(t);
+    unigram_close(t);
+    pieces_close(t);
     special_close(&t->special);
     vocab_close(&t->vocab);
     free((void *)t->whole);
@@ -49,9 +76,46 @@ void tokenizer_close(tokenizer *t) {
     free(t);
 }
 
+bool key_bool(const gguf *g, const char *key, bool *value, err *e) {
+    return !gguf_has(g, key) || gguf_bool(g, key, value, e);
+}
+
+bool trie_of_vocab(trie *tokens, const vocab *v, uint32_t skip, const char *name, err *e) {
+    size_t n, bytes = 0;
+    for (uint32_t i = 0; i < v->count; i++) {
+        vocab_text(v, i, &n);
+        if (skip >> v->kinds[i] & 1) {
+            continue;
+        }
+        if (n > TOKEN_LONGEST) {
+            return err_set(e, ERR_LIMIT, "%s: token %u has %zu bytes; at most %d are supported", name, i, n,
+                           TOKEN_LONGEST);
+        }
+        bytes += n;
+    }
+    if (bytes >= TRIE_MAX) {
+        return err_set(e, ERR_LIMIT, "%s: the tokens take %zu bytes; less than %d are supported", name, bytes,
+                       TRIE_MAX);
+    }
+    if (!trie_open(tokens, bytes)) {
+        return err_set(e, ERR_MEMORY, "out of memory for tokens of %zu bytes", bytes);
+    }
+    for (uint32_t i = 0; i < v->count; i++) {
+        const char *text = vocab_text(v, i, &n);
+        if (n > 0 && !(skip >> v->kinds[i] & 1)) {
+            trie_add(tokens, text, n, (int32_t)i);
+        }
+    }
+    return true;
+}
+
 bool token_ids_add(token_ids *t, int32_t id) {
-    if (t->count == t->cap) {
-        size_t   cap = t->cap < 64 ? 64 : 2 * t->cap;
+    return token_ids_append(t, &id, 1);
+}
+
+bool token_ids_append(token_ids *t, const int32_t *ids, size_t count) {
+    if (t->cap - t->count < count) {
+        size_t   cap = t->cap < 64 ? 64 + count : 2 * t->cap + count;
         int32_t *grown = cap > SIZE_MAX / sizeof(*grown) ? NULL : realloc(t->ids, cap * sizeof(*grown));
         if (!grown) {
             return false;
@@ -59,7 +123,10 @@ bool token_ids_add(token_ids *t, int32_t id) {
         t->ids = grown;
         t->cap = cap;
     }
-    t->ids[t->count++] = id;
+    if (count > 0) {
+        memmove(t->ids + t->count, ids, count * sizeof(*ids)); /* they may be its own */
+    }
+    t->count += count;
     return true;
 }
 
@@ -72,14 +139,14 @@ static bool is_blank(char c) {
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-/* The text between special tokens. SPM puts a space before the first and before what follows a special token. */
+/* The text between special tokens. */
 static bool encode_ordinary(encoder *c, const char *text, size_t n, bool *after_special) {
     if (n == 0) {
         return true;
     }
-    bool prefix = *after_special && c->t->space_prefix;
+    const bool first = *after_special;
     *after_special = false;
-    return c->t->is_spm ? spm_encode(c, text, n, prefix) : bpe_encode(c, text, n);
+    return kinds[c->t->kind].encode(c, text, n, first);
 }
 
 static bool encode_text(encoder *c, const char *text, size_t n, bool with_control) {
@@ -108,6 +175,7 @@ bool tokenizer_encode(const tokenizer *t, const char *text, size_t n, encode_opt
     const size_t before = out->count;
     encoder      c = {.t = t, .out = out};
     bool         ok = true;
+    words_open(&c.words, n);
     if (o.add_special && t->adds_bos && t->bos >= 0) {
         ok = token_ids_add(out, t->bos);
     }
@@ -116,7 +184,9 @@ bool tokenizer_encode(const tokenizer *t, const char *text, size_t n, encode_opt
         ok = token_ids_add(out, t->eos);
     }
     merge_space_free(&c.space);
+    words_close(&c.words);
     str_free(&c.text);
+    free(c.lattice);
     if (!ok) {
         out->count = before;
         return err_set(e, ERR_MEMORY, "out of memory while encoding a text of %zu bytes", n);
@@ -174,5 +244,5 @@ bool tokenizer_adds_bos(const tokenizer *t) {
 }
 
 bool tokenizer_strips_first_space(const tokenizer *t) {
-    return t->is_spm && t->space_prefix;
+    return t->space_prefix; /* never set for byte-level BPE */
 }

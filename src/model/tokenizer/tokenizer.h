@@ -1,8 +1,8 @@
 /* tokenizer.h - text to ids and back, as the model's authors do it.
  *
- * Kinds by tokenizer.ggml.model: "llama" (SPM: scored merges over UTF-8 with byte fall-back) and "gpt2" (byte-level
- * BPE; the split pattern by tokenizer.ggml.pre). Read-only after opening: any thread. Encoding takes time linear
- * (times log) in the text for any input.                                                                             */
+ * Kinds by tokenizer.ggml.model: "llama" (SPM: scored merges over UTF-8 with byte fall-back), "gpt2" (byte-level BPE;
+ * the split pattern by tokenizer.ggml.pre), "gemma4" (BPE over characters), "bert" (WordPiece) and "t5" (Unigram).
+ * Read-only after opening: any thread. Encoding takes time linear (times log) in the text for any input.             */
 #ifndef PARE_MODEL_TOKENIZER_TOKENIZER_H
 #define PARE_MODEL_TOKENIZER_TOKENIZER_H
 
@@ -36,7 +36,7 @@ bool token_ids_add(token_ids *t, int32_t id);
 void token_ids_free(token_ids *t);
 
 typedef struct encode_options {
-    bool add_special;   /* BOS/EOS as the file asks */
+    bool add_special;   /* BOS/EOS as the file asks; WordPiece's [CLS] and [SEP] */
     bool parse_special; /* the text of control tokens becomes the token; user-defined tokens always do */
 } encode_options;
 
@@ -56,7 +56,8 @@ bool    tokenizer_adds_bos(const tokenizer *t);
 bool    tokenizer_ends(const tokenizer *t, int32_t id);                 /* EOS, EOT, EOM: generation stops here */
 int32_t tokenizer_find(const tokenizer *t, const char *text, size_t n); /* exact vocabulary text; -1 */
 
-/* Whether decoding drops the first space of a text (SPM adds one when encoding). */
+/* Whether decoding drops the first space of a text (SPM and Unigram add one when encoding; WordPiece's words all begin
+ * with one). */
 bool tokenizer_strips_first_space(const tokenizer *t);
 
 #endif

@@ -9,17 +9,19 @@
 /* Ends of a turn or a text. The first group is control, whatever the file says (converters have got it wrong); the
  * reference does the same. */
 static const char *const ends[] = {
-    "<|eot_id|>", "<|im_end|>",  "<|end|>",      "<end_of_turn>",         "<|endoftext|>",
-    "<|eom_id|>", "<EOT>",       "_<EOT>",       "<｜end▁of▁sentence｜>", "<|fim_pad|>",
-    "<fim-pad>",  "<PAD>",       "<|fim_repo|>", "<|repo_name|>",         "<fim-repo>",
-    "<REPO>",     "<|file_sep|>"};
+    "<|eot_id|>", "<|im_end|>", "<|end|>",     "<end_of_turn>",         "<|endoftext|>",      "<|eom_id|>",
+    "<EOT>",      "_<EOT>",     "[EOT]",       "<｜end▁of▁sentence｜>", "<end_of_utterance>", "<|fim_pad|>",
+    "<fim-pad>",  "<fim_pad>",  "<PAD>",       "<|fim_repo|>",          "<|repo_name|>",      "<fim-repo>",
+    "<REPO>",     "<reponame>", "<|file_sep|>"};
 /* Ends only where the file makes them control. */
-static const char *const ends_if_control[] = {"</s>",          "<|end_of_text|>", "<|return|>", "<|call|>",
-                                              "<|endofturn|>", "<|eot|>",         "<eos>"};
+static const char *const ends_if_control[] = {
+    "</s>", "<|end_of_text|>", "<|return|>", "<|call|>", "<|endofturn|>",   "<|eot|>", "<eos>", "[EOS]",
+    "[e~[", "<|flush|>",       "<|calls|>",  "<turn|>",  "<|tool_response>"};
 /* Fill-in-the-middle marks: control, too. */
-static const char *const marks[] = {"<|fim_prefix|>", "<fim-prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
-                                    "<|fim_suffix|>", "<fim-suffix>", "<｜fim▁hole｜>",  "<SUF>", "▁<SUF>",
-                                    "<|fim_middle|>", "<fim-middle>", "<｜fim▁end｜>",   "<MID>", "▁<MID>"};
+static const char *const marks[] = {
+    "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>", "<|code_prefix|>",
+    "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>",  "<SUF>", "▁<SUF>", "<|code_suffix|>",
+    "<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>",   "<MID>", "▁<MID>", "<|code_middle|>"};
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
@@ -70,19 +72,54 @@ static void known_names(tokenizer *t) {
     }
 }
 
-/* Phi-3's special tokens take the white space after them along; its file does not say so, the model's name does. */
-static bool is_phi3(const gguf *g) {
-    gguf_str name;
-    if (!gguf_string(g, "general.name", &name, NULL)) {
+/* o200k_harmony (gpt-oss) and solar-open end a turn with other tokens and a message, of which a turn has several, with
+ * <|end|>; gemma4's </s> is text of its own. */
+static void not_ends(tokenizer *t) {
+    const bool    harmony = named(t, "<|return|>") >= 0 && named(t, "<|call|>") >= 0;
+    const bool    solar = named(t, "<|flush|>") >= 0 && (named(t, "<|calls|>") >= 0 || named(t, "<|call|>") >= 0);
+    const int32_t message_end = named(t, "<|end|>");
+    if ((harmony || solar) && message_end >= 0) {
+        t->traits[message_end] &= (uint8_t)~TRAIT_END;
+    }
+    const int32_t other = named(t, "</s>");
+    if (named(t, "<|tool_response>") >= 0 && other >= 0 && other != t->eos) {
+        t->traits[other] &= (uint8_t)~TRAIT_END;
+    }
+}
+
+static bool value_has(const gguf *g, const char *key, const char *part) {
+    gguf_str     value;
+    const size_t n = strlen(part);
+    if (!gguf_string(g, key, &value, NULL)) {
         return false;
     }
-    for (size_t i = 0; i + 4 <= name.len; i++) {
-        if (strncasecmp(name.data + i, "phi3", 4) == 0 ||
-            (i + 5 <= name.len && strncasecmp(name.data + i, "phi-3", 5) == 0)) {
+    for (size_t i = 0; i + n <= value.len; i++) {
+        if (strncasecmp(value.data + i, part, n) == 0) {
             return true;
         }
     }
     return false;
+}
+
+/* Files do not say which tokens take the white space beside them along (HF's lstrip and rstrip); names of models do. */
+static bool is_phi3(const gguf *g) {
+    return value_has(g, "general.name", "phi3") || value_has(g, "general.name", "phi-3");
+}
+
+static void mask_eats_space(tokenizer *t, const gguf *g) {
+    static const char *const of_pre[] = {"jina-v2-de", "jina-v2-es", "jina-v2-code"};
+    static const char *const of_architecture[] = {"nomic-bert-moe", "jina-bert-v3"};
+    const char              *mask = value_has(g, "general.name", "modern-bert") ? "[MASK]" : NULL;
+    for (size_t i = 0; i < COUNT(of_pre); i++) {
+        mask = value_has(g, "tokenizer.ggml.pre", of_pre[i]) ? "<mask>" : mask;
+    }
+    for (size_t i = 0; i < COUNT(of_architecture); i++) {
+        mask = value_has(g, "general.architecture", of_architecture[i]) ? "<mask>" : mask;
+    }
+    const int32_t id = mask ? named(t, mask) : -1;
+    if (id >= 0) {
+        t->traits[id] |= TRAIT_EATS_SPACE_BEFORE;
+    }
 }
 
 static void phi3_spaces(tokenizer *t) {
@@ -101,38 +138,46 @@ static void phi3_spaces(tokenizer *t) {
     }
 }
 
+/* Where the file names none: SentencePiece's and BERT's own names. */
+static void default_ids(tokenizer *t, const gguf *g) {
+    if (t->kind == KIND_SPM || t->kind == KIND_UNIGRAM) {
+        t->bos = t->bos >= 0 ? t->bos : control_named(t, "<s>");
+        t->eos = t->eos >= 0 ? t->eos : control_named(t, "</s>");
+        t->unknown = t->unknown >= 0 ? t->unknown : named(t, "<unk>");
+    } else if (t->kind == KIND_WORDPIECE) { /* every text stands between [CLS] and [SEP], whatever the file adds */
+        const int32_t sep = id_key(t, g, "tokenizer.ggml.seperator_token_id"); /* the key's own spelling */
+        t->bos = t->bos >= 0 ? t->bos : id_key(t, g, "tokenizer.ggml.cls_token_id");
+        t->bos = t->bos >= 0 ? t->bos : named(t, "[CLS]");
+        t->eos = sep >= 0 ? sep : t->eos;
+        t->eos = t->eos >= 0 ? t->eos : named(t, "[SEP]");
+        t->unknown = t->unknown >= 0 ? t->unknown : named(t, "[UNK]");
+        t->unknown = t->unknown >= 0 ? t->unknown : named(t, "<unk>");
+        t->adds_bos = t->adds_eos = true;
+    }
+}
+
 bool traits_open(tokenizer *t, const gguf *g, err *e) {
     t->traits = calloc(t->vocab.count, 1);
     if (!t->traits) {
         return err_set(e, ERR_MEMORY, "out of memory for %u tokens", t->vocab.count);
     }
+    if (!key_bool(g, "tokenizer.ggml.add_bos_token", &t->adds_bos, e) ||
+        !key_bool(g, "tokenizer.ggml.add_eos_token", &t->adds_eos, e)) {
+        return false;
+    }
+    t->adds_bos |= t->kind == KIND_BPE && t->bpe.pattern->always_bos;
     t->bos = id_key(t, g, "tokenizer.ggml.bos_token_id");
     t->eos = id_key(t, g, "tokenizer.ggml.eos_token_id");
     t->unknown = id_key(t, g, "tokenizer.ggml.unknown_token_id");
-    if (t->is_spm) { /* SentencePiece's own names */
-        t->bos = t->bos >= 0 ? t->bos : control_named(t, "<s>");
-        t->eos = t->eos >= 0 ? t->eos : control_named(t, "</s>");
-        t->unknown = t->unknown >= 0 ? t->unknown : named(t, "<unk>");
-    }
-    if ((gguf_has(g, "tokenizer.ggml.add_bos_token") &&
-         !gguf_bool(g, "tokenizer.ggml.add_bos_token", &t->adds_bos, e)) ||
-        (gguf_has(g, "tokenizer.ggml.add_eos_token") &&
-         !gguf_bool(g, "tokenizer.ggml.add_eos_token", &t->adds_eos, e))) {
-        return false;
-    }
+    default_ids(t, g);
     known_names(t);
     mark_end(t, t->eos);
     mark_end(t, id_key(t, g, "tokenizer.ggml.eot_token_id"));
     mark_end(t, id_key(t, g, "tokenizer.ggml.eom_token_id"));
+    not_ends(t);
     if (is_phi3(g)) {
         phi3_spaces(t);
     }
-    gguf_str pre;
-    if (gguf_string(g, "tokenizer.ggml.pre", &pre, NULL) && pre.len >= 7 && memcmp(pre.data, "jina-v2", 7) == 0) {
-        int32_t id = named(t, "<mask>");
-        if (id >= 0) {
-            t->traits[id] |= TRAIT_EATS_SPACE_BEFORE;
-        }
-    }
+    mask_eats_space(t, g);
     return true;
 }
