@@ -1,6 +1,8 @@
 /* block.c - the table of block formats, and the formats that hold each value by itself. */
 #include "tensor/block.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 #include <strings.h>
 
@@ -68,9 +70,13 @@ static void f16_out(const uint8_t *in, float *out, int64_t n) {
         out[i] = f16_to_f32(load_u16(in + 2 * i));
 }
 
+/* What is finite stays finite: the largest of the format instead of infinity. */
 static void f16_in(const float *in, uint8_t *out, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        store_u16(out + 2 * i, f32_to_f16(in[i]));
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t h = f32_to_f16(in[i]);
+        bool     beyond = (h & 0x7fff) == 0x7c00 && fabsf(in[i]) <= FLT_MAX;
+        store_u16(out + 2 * i, (uint16_t)(h - beyond));
+    }
 }
 
 static void bf16_out(const uint8_t *in, float *out, int64_t n) {
@@ -79,8 +85,11 @@ static void bf16_out(const uint8_t *in, float *out, int64_t n) {
 }
 
 static void bf16_in(const float *in, uint8_t *out, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        store_u16(out + 2 * i, f32_to_bf16(in[i]));
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t h = f32_to_bf16(in[i]);
+        bool     beyond = (h & 0x7fff) == 0x7f80 && fabsf(in[i]) <= FLT_MAX;
+        store_u16(out + 2 * i, (uint16_t)(h - beyond));
+    }
 }
 
 static const codec codecs[] = {
@@ -93,6 +102,10 @@ static const codec codecs[] = {
     {{BLOCK_Q5_1, "q5_1", BLOCK_VALUES, Q5_1_BYTES}, q5_1_out, q5_1_in},
     {{BLOCK_Q8_0, "q8_0", BLOCK_VALUES, Q8_0_BYTES}, q8_0_out, q8_0_in},
     {{BLOCK_IQ4_NL, "iq4_nl", BLOCK_VALUES, IQ4_NL_BYTES}, iq4_nl_out, iq4_nl_in},
+    {{BLOCK_IQ4_XS, "iq4_xs", SUPER_VALUES, IQ4_XS_BYTES}, iq4_xs_out, iq4_xs_in},
+    {{BLOCK_MXFP4, "mxfp4", BLOCK_VALUES, MXFP4_BYTES}, mxfp4_out, mxfp4_in},
+    {{BLOCK_Q2_K, "q2_k", SUPER_VALUES, Q2_K_BYTES}, q2_k_out, q2_k_in},
+    {{BLOCK_Q3_K, "q3_k", SUPER_VALUES, Q3_K_BYTES}, q3_k_out, q3_k_in},
     {{BLOCK_Q4_K, "q4_k", SUPER_VALUES, Q4_K_BYTES}, q4_k_out, q4_k_in},
     {{BLOCK_Q5_K, "q5_k", SUPER_VALUES, Q5_K_BYTES}, q5_k_out, q5_k_in},
     {{BLOCK_Q6_K, "q6_k", SUPER_VALUES, Q6_K_BYTES}, q6_k_out, q6_k_in},

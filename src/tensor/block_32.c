@@ -4,8 +4,7 @@
  *   Q4_1    f16 scale, f16 least value, nibbles as above
  *   Q5_0    f16 scale, 4 bytes with the fifth bit of value i at bit i, nibbles
  *   Q5_1    f16 scale, f16 least value, fifth bits, nibbles
- *   Q8_0    f16 scale, 32 int8
- *   IQ4_NL  as Q4_0, the nibbles numbering 16 unevenly spaced levels                                                 */
+ *   Q8_0    f16 scale, 32 int8                                                                                       */
 #include <math.h>
 
 #include "tensor/block_codecs.h"
@@ -32,11 +31,26 @@ static void put_q5(const uint8_t *q, uint8_t *fifth, uint8_t *nibbles) {
         fifth[i / 8] |= (uint8_t)(q[i] >> 4 << i % 8);
 }
 
-/* floor(value inverse + shift) within 0..top; NaN gives 0. */
+/* Rounding is the reference's to the last bit, as far as halves hold the scale and the least value; beyond they
+ * saturate. NaN counts as 0, what is infinite as REACH. */
+#define REACH 1e8f
+#define MOST  65504.0f /* the largest half */
+
+static float within(float v, float low, float high) {
+    v = v > low ? v : low;
+    return v < high ? v : high;
+}
+
+static void take_values(const float *in, float *x) {
+    for (int i = 0; i < BLOCK_VALUES; i++)
+        x[i] = isnan(in[i]) ? 0 : within(in[i], -REACH, REACH);
+}
+
+/* floor(value inverse + shift) within 0..top. Of a subnormal scale the inverse may be infinite, and NaN gives 0. */
 static uint8_t round_to(float value, float inverse, float shift, int top) {
     float scaled = value * inverse;
     float moved = scaled + shift;
-    return (uint8_t)fminf(fmaxf(moved, 0.0f), (float)top);
+    return (uint8_t)within(moved, 0, (float)top);
 }
 
 /* ---- symmetric: Q4_0, Q5_0 ---- */
@@ -50,8 +64,10 @@ static float peak_of(const float *x) {
 }
 
 /* The value of largest magnitude becomes -half, the end of the range that has one step more. */
-static uint16_t round_symmetric(const float *x, int half, uint8_t *q) {
-    float scale = peak_of(x) / (float)-half;
+static uint16_t round_symmetric(const float *in, int half, uint8_t *q) {
+    float x[BLOCK_VALUES];
+    take_values(in, x);
+    float scale = within(peak_of(x) / (float)-half, -MOST, MOST);
     float inverse = scale != 0 ? 1.0f / scale : 0.0f;
     for (int i = 0; i < BLOCK_VALUES; i++)
         q[i] = round_to(x[i], inverse, (float)half + 0.5f, 2 * half - 1);
@@ -94,13 +110,16 @@ void q5_0_in(const float *in, uint8_t *out, int64_t n) {
 
 /* ---- from the least value up: Q4_1, Q5_1 ---- */
 
-static void round_range(const float *x, int top, uint8_t *head, uint8_t *q) {
+static void round_range(const float *in, int top, uint8_t *head, uint8_t *q) {
+    float x[BLOCK_VALUES];
+    take_values(in, x);
     float low = x[0], high = x[0];
     for (int i = 1; i < BLOCK_VALUES; i++) {
-        low = fminf(low, x[i]);
-        high = fmaxf(high, x[i]);
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
     }
-    float scale = (high - low) / (float)top;
+    low = within(low, -MOST, MOST);
+    float scale = within((high - low) / (float)top, 0, MOST);
     float inverse = scale != 0 ? 1.0f / scale : 0.0f;
     for (int i = 0; i < BLOCK_VALUES; i++)
         q[i] = round_to(x[i] - low, inverse, 0.5f, top);
@@ -156,68 +175,12 @@ void q8_0_out(const uint8_t *in, float *out, int64_t n) {
 
 void q8_0_in(const float *in, uint8_t *out, int64_t n) {
     for (int64_t k = 0; k < n; k += BLOCK_VALUES, in += BLOCK_VALUES, out += Q8_0_BYTES) {
-        float scale = fabsf(peak_of(in)) / 127.0f;
+        float x[BLOCK_VALUES];
+        take_values(in, x);
+        float scale = within(fabsf(peak_of(x)) / 127.0f, 0, MOST);
         float inverse = scale != 0 ? 1.0f / scale : 0.0f;
         store_u16(out, f32_to_f16(scale));
         for (int i = 0; i < BLOCK_VALUES; i++)
-            out[2 + i] = (uint8_t)(int)fminf(fmaxf(roundf(in[i] * inverse), -127.0f), 127.0f);
-    }
-}
-
-/* ---- IQ4_NL ---- */
-
-/* Denser about zero, where weights are. */
-static const int8_t levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-
-#define FLAT 1e-20f /* no half expresses a scale for less */
-
-void iq4_nl_out(const uint8_t *in, float *out, int64_t n) {
-    for (int64_t k = 0; k < n; k += BLOCK_VALUES, in += IQ4_NL_BYTES, out += BLOCK_VALUES) {
-        float scale = f16_to_f32(load_u16(in));
-        for (int i = 0; i < BLOCK_VALUES; i++)
-            out[i] = scale * (float)levels[q4_at(in + 2, i)];
-    }
-}
-
-/* The squared error with this scale, and through *fitted the scale that fits the levels taken best. */
-static float round_levels(const float *x, float scale, uint8_t *q, float *fitted) {
-    float inverse = scale != 0 ? 1 / scale : 0, error = 0, sll = 0, sxl = 0;
-    memset(q, 0, BLOCK_VALUES);
-    for (int j = 0; j < 15; j++) { /* counts the boundaries below: no branches */
-        float boundary = 0.5f * (float)(levels[j] + levels[j + 1]);
-        for (int i = 0; i < BLOCK_VALUES; i++)
-            q[i] = (uint8_t)(q[i] + (x[i] * inverse > boundary));
-    }
-    for (int i = 0; i < BLOCK_VALUES; i++) {
-        float level = (float)levels[q[i]], off = scale * level - x[i];
-        error += off * off;
-        sll += level * level;
-        sxl += x[i] * level;
-    }
-    *fitted = sxl / sll; /* no level is 0 */
-    return error;
-}
-
-/* Scales that send the peak to either end or a little beside it, each then fitted by least squares. */
-void iq4_nl_in(const float *in, uint8_t *out, int64_t n) {
-    for (int64_t k = 0; k < n; k += BLOCK_VALUES, in += BLOCK_VALUES, out += IQ4_NL_BYTES) {
-        float    peak = peak_of(in), least = INFINITY;
-        uint16_t half = 0;
-        uint8_t  best[BLOCK_VALUES];
-        memset(best, 8, sizeof best);
-        for (int c = 0; c < 30 && fabsf(peak) > FLAT; c++) {
-            uint8_t q[BLOCK_VALUES];
-            float   end = c < 15 ? (float)levels[0] : (float)levels[15], scale, unused;
-            round_levels(in, peak / (end * (1 + 0.03f * (float)(c % 15 - 7))), q, &scale);
-            uint16_t h = f32_to_f16(scale);
-            float    error = round_levels(in, f16_to_f32(h), q, &unused);
-            if (error < least) {
-                least = error;
-                half = h;
-                memcpy(best, q, sizeof best);
-            }
-        }
-        store_u16(out, half);
-        put_q4(best, out + 2);
+            out[2 + i] = (uint8_t)(int)within(roundf(x[i] * inverse), -127.0f, 127.0f);
     }
 }

@@ -622,6 +622,19 @@ static void every_type(void **state) {
     for (size_t i = 0; i < 16; i++) {
         const gguf_tensor *t = gguf_tensor_at(g, i);
         assert_true(t->dims == 2 && t->shape[0] == 1024 && t->shape[1] == 16);
+        assert_ptr_equal(t->format, block_format_named(t->name + strlen("normal.")));
+        char expected_path[128];
+        bool plain = t->type == BLOCK_F32; /* the values themselves */
+        snprintf(expected_path, sizeof expected_path, "../shared/conformance/quants/%s%s", plain ? "" : t->name + 7,
+                 plain ? "normal.source.f32" : ".normal.bin");
+        uint8_t *expected = malloc(t->bytes);
+        FILE    *f = fopen(expected_path, "rb");
+        assert_non_null(f);
+        assert_int_equal(fread(expected, 1, t->bytes, f), t->bytes);
+        assert_int_equal(fgetc(f), EOF); /* as many bytes as the tensor has */
+        assert_memory_equal(expected, t->data, t->bytes);
+        fclose(f);
+        free(expected);
     }
     assert_int_equal(gguf_tensor_named(g, "normal.F32")->bytes, 65536);
     assert_int_equal(gguf_tensor_named(g, "normal.Q4_0")->bytes, 1024 / 32 * 18 * 16);
