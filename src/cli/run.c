@@ -19,8 +19,9 @@ const command command_run = {
     .run = run,
     .help =
         "Usage: pare run MODEL [PROMPT] [OPTIONS]\n\n"
-        "MODEL is a GGUF file or \"storyteller\", the bundled model. With a PROMPT (or with text piped in) it answers\n"
-        "once; without one it chats: a line is a message, an empty line or Ctrl-D ends.\n\n"
+        "MODEL is a GGUF file, the name of a pulled model (pare list), or \"storyteller\", the bundled one. With a\n"
+        "PROMPT (or with text piped in) it answers once; without one it chats: a line is a message, an empty line or\n"
+        "Ctrl-D ends.\n\n"
         "  --max-tokens N    at most so many tokens an answer\n"
         "  --temperature T   0 is always the most likely token; default 0.6\n"
         "  --top-p P         default 0.95\n"
@@ -198,10 +199,15 @@ static bool talk(chat *c, err *e) {
 
 static backend *open_model(const run_options *o, pool *p, err *e) {
     local_options local = {.sequences = 1, .context = (int)o->context, .kv = o->kv};
+    char          path[4096];
+    const char   *file = cli_model(o->model, path, sizeof path, e);
+    if (!file) {
+        return NULL;
+    }
     cli_progress("loading", -1);
     const asset *a = strcmp(o->model, "storyteller") == 0 ? asset_find("models/storyteller.gguf") : NULL;
     backend     *b = a ? backend_local(o->model, NULL, a->data, a->size, p, &local, e)
-                       : backend_local(o->model, o->model, NULL, 0, p, &local, e);
+                       : backend_local(o->model, file, NULL, 0, p, &local, e);
     cli_progress_end();
     return b;
 }
@@ -264,7 +270,7 @@ static int run(int argc, char **argv) {
         return EXIT_DONE;
     }
     if (n_words == 0) {
-        return cli_usage(&command_run, "Name a model: a GGUF file, or storyteller.");
+        return cli_usage(&command_run, "Name a model: a GGUF file, a pulled one, or storyteller.");
     }
     if (!kv_type_named(kv, &o.kv)) {
         return cli_usage(&command_run, "--kv takes f16, f32, q8_0 or q4_0, not \"%s\".", kv);
