@@ -17,7 +17,7 @@
 
 /* ---- a request ---- */
 
-typedef enum request_kind { REQUEST_CHAT, REQUEST_COMPLETION } request_kind;
+typedef enum request_kind { REQUEST_CHAT, REQUEST_COMPLETION, REQUEST_EMBEDDINGS, REQUEST_RERANK } request_kind;
 
 typedef struct message {
     const char  *role;    /* "system", "developer", "user", "assistant", "tool" */
@@ -32,6 +32,10 @@ typedef struct prompt { /* of a completion: text or ids */
     int         n_ids;
 } prompt;
 
+typedef enum tool_choice { TOOLS_AUTO, TOOLS_NONE, TOOLS_REQUIRED, TOOLS_NAMED } tool_choice;
+
+typedef enum response_form { RESPONSE_TEXT, RESPONSE_JSON, RESPONSE_SCHEMA } response_form;
+
 #define REQUEST_MAX_STOP     16
 #define REQUEST_MAX_PRIORITY 100 /* either way */
 
@@ -40,7 +44,7 @@ typedef struct request {
     const char  *model;
     message     *messages; /* chat */
     int          n_messages;
-    prompt      *prompts; /* completion: one answer choice each */
+    prompt      *prompts; /* completion: one answer choice each; embeddings: the inputs; rerank: the documents */
     int          n_prompts;
     const cJSON *tools; /* array or NULL */
 
@@ -56,6 +60,22 @@ typedef struct request {
     int         top_logprobs; /* 0..20 */
 
     bool stream, include_usage;
+
+    /* How the answer must look, and what else the chat template sees; by read_local. Trees and texts are the body's. */
+    tool_choice   choice;   /* without tools: TOOLS_AUTO */
+    const char   *tool;     /* TOOLS_NAMED: one of `tools` */
+    bool          one_tool; /* at most one call: parallel_tool_calls is false */
+    response_form form;
+    const cJSON  *schema;         /* RESPONSE_SCHEMA */
+    const char   *grammar;        /* GBNF; NULL: none. Never together with a form of JSON */
+    const cJSON  *template_input; /* chat_template_kwargs: variables by name; NULL: none */
+    const char   *effort;         /* reasoning_effort; NULL: not given */
+
+    bool        base64;           /* embeddings: vectors as base64 of little-endian float32 */
+    int64_t     dimensions;       /* embeddings: so many values of each, of length 1 again; 0: all */
+    const char *query;            /* rerank */
+    int64_t     top_n;            /* rerank: so many of the best; 0: all */
+    bool        return_documents; /* rerank: the documents' texts stand in the answer */
 
     /* How a model of our own schedules it, never what it answers: in no cache key. */
     int         priority; /* smaller goes first; by read_local */
@@ -167,6 +187,9 @@ typedef struct dialect {
     /* Everything that can change the answer and nothing that cannot, always in the same bytes; for the cache key. */
     bool (*canonical)(const request *r, str *out);
     bool (*write_answer)(request_kind kind, const answer *a, str *out);
+    /* The answer to embeddings or rerank, whose request and usage (in `head`) it needs. values: [n_prompts][width], the
+     * vectors, or with width 1 the documents' scores. Such an answer has no choices: it lives on as answer.raw. */
+    bool (*write_values)(const request *r, const answer *head, const float *values, int width, str *out);
     /* One chunk as the JSON after "data: "; first: the first of this choice (OpenAI sends the role there). */
     bool (*write_chunk)(request_kind kind, const answer *head, const event *ev, bool first, str *out);
     /* The chunk that holds usage alone. */

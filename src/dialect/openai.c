@@ -1,4 +1,4 @@
-/* openai.c - the OpenAI API (chat completions and completions) as a dialect; the work is in openai_*.c. */
+/* openai.c - the OpenAI API (chat completions, completions, embeddings; and rerank) as a dialect; the work is in openai_*.c. */
 #include "dialect/openai.h"
 
 const dialect dialect_openai = {
@@ -7,6 +7,7 @@ const dialect dialect_openai = {
     .read_local = openai_read_local,
     .canonical = openai_canonical,
     .write_answer = openai_write_answer,
+    .write_values = openai_write_values,
     .write_chunk = openai_write_chunk,
     .write_usage = openai_write_usage,
     .write_error = openai_write_error,

@@ -4,11 +4,20 @@
 
 #include "dialect/dialect.h"
 
-/* openai_request.c, openai_canonical.c, openai_splice.c: see the members of struct dialect. */
+/* openai_request.c, openai_local.c, openai_canonical.c, openai_splice.c: see the members of struct dialect. */
 bool openai_read_request(request_kind kind, const char *body, size_t n, arena *memory, request *out, err *e);
 bool openai_read_local(request *r, err *e);
 bool openai_canonical(const request *r, str *out);
 bool openai_write_request(const request *r, const char *model, bool ask_usage, str *out);
+
+/* openai_embeddings.c, openai_rerank.c, openai_values.c: what they have instead of messages and sampling. */
+bool openai_read_embeddings(request *r, arena *memory, err *e);
+bool openai_read_rerank(request *r, arena *memory, err *e);
+bool openai_write_values(const request *r, const answer *head, const float *values, int width, str *out);
+/* A provider's answer: kept as it is, with its usage read out of it. */
+bool openai_read_values(const char *body, size_t n, answer *out, err *e);
+
+void openai_end_sentence(err *e); /* adds the full stop that sentences of base/json.h lack */
 
 /* openai_write.c */
 bool openai_write_answer(request_kind kind, const answer *a, str *out);

@@ -1,15 +1,20 @@
 /* openai_canonical.c - the request as a cache key sees it: the same bytes for every way of writing the same question.
  *
- * "chat {...}" or "completion {...}": members sorted, no blanks, numbers in one spelling. Left out is what cannot change
- * the answer (who asks, how it is delivered, how the provider files it) and what only states the API's default. Nulls
- * inside messages stay: a chat template can tell a null member from a missing one. Unknown members stay.             */
+ * "chat {...}", "completion {...}" and so on: members sorted, no blanks, numbers in one spelling. Left out is what
+ * cannot change the answer (who asks, how it is delivered, how the provider files it) and what only states the API's
+ * default. Nulls inside messages stay: a chat template can tell a null member from a missing one. Unknown members stay. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "dialect/openai.h"
 
-typedef enum rule { DROP_ALWAYS, DROP_NUMBER, DROP_FALSE, DROP_EMPTY } rule;
+static const char *const kinds[] = {[REQUEST_CHAT] = "chat",
+                                    [REQUEST_COMPLETION] = "completion",
+                                    [REQUEST_EMBEDDINGS] = "embeddings",
+                                    [REQUEST_RERANK] = "rerank"};
+
+typedef enum rule { DROP_ALWAYS, DROP_NUMBER, DROP_FALSE, DROP_TRUE, DROP_EMPTY, DROP_AUTO, DROP_TEXT } rule;
 
 static const struct {
     const char *name;
@@ -27,9 +32,11 @@ static const struct {
     {"max_tokens", DROP_ALWAYS, 0},
     {"metadata", DROP_ALWAYS, 0},
     {"n", DROP_NUMBER, 1},
+    {"parallel_tool_calls", DROP_TRUE, 0},
     {"presence_penalty", DROP_NUMBER, 0},
     {"priority", DROP_ALWAYS, 0},
     {"prompt_cache_key", DROP_ALWAYS, 0},
+    {"response_format", DROP_TEXT, 0},
     {"safety_identifier", DROP_ALWAYS, 0},
     {"service_tier", DROP_ALWAYS, 0},
     {"stop", DROP_EMPTY, 0},
@@ -38,6 +45,7 @@ static const struct {
     {"stream_options", DROP_ALWAYS, 0},
     {"suffix", DROP_EMPTY, 0},
     {"temperature", DROP_NUMBER, 1},
+    {"tool_choice", DROP_AUTO, 0},
     {"tools", DROP_EMPTY, 0},
     {"top_logprobs", DROP_NUMBER, 0},
     {"top_p", DROP_NUMBER, 1},
@@ -59,6 +67,13 @@ static bool dropped(const cJSON *m) {
             return cJSON_IsNumber(m) && m->valuedouble == defaults[i].number;
         case DROP_FALSE:
             return cJSON_IsFalse(m);
+        case DROP_TRUE:
+            return cJSON_IsTrue(m);
+        case DROP_AUTO:
+            return cJSON_IsString(m) && strcmp(m->valuestring, "auto") == 0;
+        case DROP_TEXT: /* {"type": "text"} */
+            return cJSON_IsObject(m) && cJSON_GetArraySize(m) == 1 && cJSON_IsString(m->child) &&
+                   strcmp(m->child->string, "type") == 0 && strcmp(m->child->valuestring, "text") == 0;
         case DROP_EMPTY:
             return cJSON_IsString(m) ? !m->valuestring[0] : (cJSON_IsArray(m) || cJSON_IsObject(m)) && !m->child;
         }
@@ -182,7 +197,7 @@ bool openai_canonical(const request *r, str *out) {
     }
     qsort(members, count, sizeof *members, by_name);
     str_reserve(out, r->raw_len + 32);
-    str_adds(out, r->kind == REQUEST_CHAT ? "chat {" : "completion {");
+    str_addf(out, "%s {", kinds[r->kind]);
     for (size_t i = 0; i < count; i++) {
         write_name(members[i].name, i == 0, out);
         write_value(r, &members[i], out);

@@ -175,6 +175,9 @@ static bool read_choices(request_kind kind, const cJSON *root, answer *out, err 
 }
 
 bool openai_read_answer(request_kind kind, const char *body, size_t n, answer *out, err *e) {
+    if (kind == REQUEST_EMBEDDINGS || kind == REQUEST_RERANK) {
+        return openai_read_values(body, n, out, e);
+    }
     *out = (answer){0};
     cJSON *root = parse(body, n, "The provider's answer", e);
     if (!root) {

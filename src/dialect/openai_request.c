@@ -446,6 +446,10 @@ static bool read_common(request *r, err *e) {
 }
 
 static bool read_fields(request *r, arena *memory, err *e) {
+    if (r->kind == REQUEST_EMBEDDINGS || r->kind == REQUEST_RERANK) {
+        return read_common(r, e) &&
+               (r->kind == REQUEST_RERANK ? openai_read_rerank(r, memory, e) : openai_read_embeddings(r, memory, e));
+    }
     if (!read_common(r, e) || !read_stream(r, e) || !read_sampling(r, e) || !read_logprobs(r, e)) {
         return false;
     }
@@ -456,7 +460,7 @@ static bool read_fields(request *r, arena *memory, err *e) {
 }
 
 /* The sentences of base/json.h have no full stop; those that reach a client have. */
-static void end_sentence(err *e) {
+void openai_end_sentence(err *e) {
     size_t n = e ? strlen(e->text) : 0;
     if (n > 0 && n + 1 < sizeof e->text && e->text[n - 1] != '.') {
         e->text[n] = '.';
@@ -471,23 +475,10 @@ bool openai_read_request(request_kind kind, const char *body, size_t n, arena *m
     if (out->body && read_fields(out, memory, e)) {
         return true;
     }
-    end_sentence(e);
+    openai_end_sentence(e);
     /* The model's name outlives the tree: the ledger has a row for refused requests too. */
     request failed = {.kind = kind, .raw = body, .raw_len = n, .model = arena_strdup(memory, out->model)};
     request_free(out);
     *out = failed;
-    return false;
-}
-
-bool openai_read_local(request *r, err *e) {
-    int64_t priority = 0;
-    bool    cache = true;
-    if (json_get_int(r->body, "", "priority", -REQUEST_MAX_PRIORITY, REQUEST_MAX_PRIORITY, &priority, e) &&
-        json_get_bool(r->body, "", "cache_prompt", &cache, e)) {
-        r->priority = (int)priority;
-        r->no_reuse = !cache;
-        return true;
-    }
-    end_sentence(e);
     return false;
 }

@@ -428,7 +428,7 @@ static void markup_is_only_text(void **state) {
         err       e = {0};
         snprintf(json, sizeof(json), "[{\"role\":\"user\",\"content\":\"%s\"}]", texts[i]);
         call c = chat(story, json, room);
-        assert_ok(local_prompt_make(b, &c.r, 0, &ids, &e), e);
+        assert_ok(local_prompt_make(b, &c.r, 0, &ids, NULL, &e), e);
         int found = control_tokens(&ids, b->m->tokens);
         usual = i == 0 ? found : usual;
         assert_int_equal(found, usual);
@@ -473,7 +473,7 @@ static void check_reference(local_backend *b, const cJSON *want) {
     err       e = {0};
     char     *json = cJSON_PrintUnformatted(cJSON_GetObjectItem(want, "messages"));
     call      c = chat(&b->base, json, room);
-    assert_ok(local_prompt_make(b, &c.r, 0, &ids, &e), e);
+    assert_ok(local_prompt_make(b, &c.r, 0, &ids, NULL, &e), e);
     const cJSON *prompt_ids = cJSON_GetObjectItem(want, "prompt_ids"), *id;
     assert_int_equal(ids.count, cJSON_GetArraySize(prompt_ids));
     size_t i = 0;
@@ -682,8 +682,8 @@ static void the_system_message_stays(void **state) {
                                       "{\"role\":\"user\",\"content\":\"Other words.\"}]",
                             more);
     call           alone = chat(story, "[{\"role\":\"user\",\"content\":\"Now.\"}]", none);
-    assert_ok(local_prompt_make(b, &c.r, 0, &ids, &e), e);
-    assert_ok(local_prompt_make(b, &d.r, 0, &other, &e), e);
+    assert_ok(local_prompt_make(b, &c.r, 0, &ids, NULL, &e), e);
+    assert_ok(local_prompt_make(b, &d.r, 0, &other, NULL, &e), e);
     size_t same = 0;
     while (ids.ids[same] == other.ids[same]) {
         same++;
