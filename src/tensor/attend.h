@@ -6,9 +6,9 @@
  * on its own query, its limit and the positions: its bits are the same alone and among others, in one span or in
  * several, as long as spans meet at multiples of ATTEND_GROUP.
  *
- * For each group: s[t] = q . k[t] for the positions below the row's limit; new_peak = max(peak, max s);
- * factor = exp(peak - new_peak); p[t] = exp(s[t] - new_peak); sum = sum * factor + sum of p; acc = acc * factor +
- * sum of p[t] v[t] in the order of t. A row whose limit lies before the group is left as it was.                     */
+ * For each group: s[t] = q . k[t] for the positions that the row sees, with a cap s = cap tanh(s / cap);
+ * new_peak = max(peak, max s); factor = exp(peak - new_peak); p[t] = exp(s[t] - new_peak); sum = sum * factor + sum of p;
+ * acc = acc * factor + sum of p[t] v[t] in the order of t. A row that sees nothing of the group is left as it was.    */
 #ifndef PARE_TENSOR_ATTEND_H
 #define PARE_TENSOR_ATTEND_H
 
@@ -28,8 +28,10 @@ typedef struct attend_span {
     int from, to; /* positions; `from` is a multiple of ATTEND_GROUP, `to` at least every limit that counts */
 
     int          rows;
-    const float *q;     /* [rows][dim], already times 1/sqrt(dim) */
-    const int   *limit; /* [rows] a row sees the positions [0, limit), in this span those below `to` */
+    const float *q;     /* [rows][dim], already times the model's scale */
+    const int   *limit; /* [rows] a row sees the positions [low, limit), in this span those below `to` */
+    const int   *low;   /* [rows]; NULL: all 0 */
+    float        cap;   /* of the scores (gemma2's soft cap); 0: none */
 
     float *peak, *sum; /* [rows]; at first -INFINITY and 0 */
     float *acc;        /* [rows][dim]; at first 0. acc / sum is the answer when the last span is through */

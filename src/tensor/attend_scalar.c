@@ -35,26 +35,28 @@ static void unpack(const attend_span *s, const attend_parts *p, int start, int n
     }
 }
 
-/* One row and the first n positions of a group. */
-static void attend_row(const attend_span *s, const attend_parts *p, int row, int n) {
+/* One row and the positions [begin, n) of a group. */
+static void attend_row(const attend_span *s, const attend_parts *p, int row, int begin, int n) {
     const size_t dim = (size_t)s->layout->dim;
     const float *q = p->queries + (size_t)row * p->ld;
     float       *acc = s->acc + (size_t)row * dim, weights[ATTEND_GROUP], peak = s->peak[row], sum = 0;
-    for (int t = 0; t < n; t++) {
+    for (int t = begin; t < n; t++) {
         weights[t] = 0;
         for (size_t d = 0; d < dim; d++)
             weights[t] += q[d] * p->keys[(size_t)t * p->ld + d];
+        if (s->cap > 0)
+            weights[t] = s->cap * tanhf(weights[t] / s->cap);
         peak = weights[t] > peak ? weights[t] : peak;
     }
     float factor = expf(s->peak[row] - peak);
-    for (int t = 0; t < n; t++)
+    for (int t = begin; t < n; t++)
         sum += weights[t] = expf(weights[t] - peak);
     s->peak[row] = peak;
     s->sum[row] = s->sum[row] * factor + sum;
     for (size_t d = 0; d < dim; d += PIECE) {
         float  values[PIECE] = {0};
         size_t some = dim - d < PIECE ? dim - d : PIECE;
-        for (int t = 0; t < n; t++)
+        for (int t = begin; t < n; t++)
             for (size_t i = 0; i < some; i++)
                 values[i] += weights[t] * p->values[(size_t)t * p->ld + d + i];
         for (size_t i = 0; i < some; i++)
@@ -78,8 +80,9 @@ void attend_scalar(const attend_span *s) {
         unpack(s, &p, start, most);
         for (int r = 0; r < s->rows; r++) {
             int n = s->limit[r] - start < most ? s->limit[r] - start : most;
-            if (n > 0)
-                attend_row(s, &p, r, n);
+            int begin = s->low && s->low[r] > start ? s->low[r] - start : 0;
+            if (n > begin)
+                attend_row(s, &p, r, begin, n);
         }
     }
 }

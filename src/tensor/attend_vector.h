@@ -60,6 +60,15 @@ static int seen_by(const work *w, const group *g, int row, int rows) {
     return least(most - g->start, g->seen);
 }
 
+/* The group's positions that a row does not see because they lie before its window. */
+static int hidden(const work *w, const group *g, int row) {
+    return w->s->low ? w->s->low[row] - g->start : 0;
+}
+
+static bool sees(const work *w, const group *g, int row) {
+    return w->s->limit[row] > g->start && hidden(w, g, row) < ATTEND_GROUP;
+}
+
 /* ---- scores ---- */
 
 /* s[r][0 .. vecs * LANES) for the positions from register `at` of the group on. */
@@ -133,15 +142,28 @@ TILE void score_rows(const work *w, const group *g, int at, int row, const int r
 
 /* ---- weights ---- */
 
+/* cap tanh(s / cap) = cap - 2 cap / (exp(2 s / cap) + 1) */
+static void cap_scores(const work *w, float *s) {
+    const vec cap = v_set1(w->s->cap), twice = v_set1(2 * w->s->cap), inverse = v_set1(2 / w->s->cap);
+    for (int v = 0; v < GROUP_VECS; v++) {
+        vec e = v_add(v_exp(v_mul(v_load(s + v * LANES), inverse)), v_set1(1.0f));
+        v_store(s + v * LANES, v_sub(cap, v_div(twice, e)));
+    }
+}
+
 /* new peaks, and exp(old peak - new peak) of all rows. */
 static void peaks(const work *w, const group *g) {
     for (int r = 0; r < w->s->rows; r++) {
         float *s = w->p.scores + (size_t)r * ATTEND_GROUP, old = w->s->peak[r];
         int    seen = least(w->s->limit[r] - g->start, g->seen);
         w->p.factor[r] = 0;
-        if (seen <= 0)
+        if (!sees(w, g, r))
             continue;
-        for (int t = seen; t < ATTEND_GROUP; t++) /* exp makes a 0 of it */
+        if (w->s->cap > 0)
+            cap_scores(w, s);
+        for (int t = 0; t < hidden(w, g, r); t++) /* exp makes a 0 of it */
+            s[t] = -INFINITY;
+        for (int t = seen; t < ATTEND_GROUP; t++)
             s[t] = -INFINITY;
         vec best = v_set1(old);
         UNROLL for (int v = 0; v < GROUP_VECS; v++) best = v_max(v_load(s + v * LANES), best);
@@ -158,7 +180,7 @@ static void weights(const work *w, const group *g) {
     for (int r = 0; r < w->s->rows; r++) {
         float *s = w->p.scores + (size_t)r * ATTEND_GROUP;
         vec    peak = v_set1(w->s->peak[r]), sum = v_zero();
-        if (w->s->limit[r] <= g->start)
+        if (!sees(w, g, r))
             continue;
         UNROLL for (int v = 0; v < GROUP_VECS; v++) {
             vec p = v_exp_down(v_sub(v_load(s + v * LANES), peak));
@@ -204,7 +226,7 @@ TILE void sum_tile(kv_type type, const work *w, const group *g, int d, int row, 
     UNROLL for (int r = 0; r < rows; r++) {
         float *acc = w->s->acc + (size_t)(row + r) * dim + d;
         vec    factor = v_set1(w->p.factor[row + r]);
-        if (w->s->limit[row + r] > g->start)
+        if (sees(w, g, row + r))
             UNROLL for (int v = 0; v < vecs; v++) v_store_n(
                 acc + v * LANES, v_fma(v_load_n(acc + v * LANES, left - v * LANES), factor, sum[r * vecs + v]),
                 left - v * LANES);

@@ -17,6 +17,7 @@ void column_tile_fill(const columns *x, size_t s, int t, column_tile *to) {
                 to->q[b][c][i] = (uint8_t)(one.q[(at + b) * BLOCK_INPUTS + (size_t)i] ^ 0x80);
             to->places[b][c] = (uint16_t)((int)(one.shares[at + b] * Q8_SHARES - 1) * LINE_BYTES);
             to->sums[b / 2][c][b % 2] = one.sums[at + b];
+            memcpy(to->half_sums[b][c], one.half_sums + 2 * (at + b), sizeof to->half_sums[b][c]);
         }
     }
 }

@@ -16,6 +16,7 @@ typedef struct column_tile {
     uint16_t places[Q8_STRETCH / 32]
                    [TILE_COLUMNS]; /* of the share among the eight: 0, 64 .. 448, bytes before its line */
     int16_t sums[Q8_STRETCH / 64][TILE_COLUMNS][2];
+    int16_t half_sums[Q8_STRETCH / 32][TILE_COLUMNS][2];
     float   scales[TILE_COLUMNS];
 } column_tile;
 
@@ -25,16 +26,19 @@ typedef struct column_tile {
  * meet the minimums of weights; the minus sums take off what panel.h adds to them. */
 typedef struct columns {
     int                n, cols;
-    const float       *x;        /* [n][cols] */
-    const int8_t      *q;        /* [n][cols] */
-    const float       *scales;   /* [n][Q8_STRETCHES(cols)] */
-    const float       *shares;   /* [n][cols/32] */
-    const int16_t     *sums;     /* [n][cols/32]: 8 times the share times the sum of the group's q */
-    const int32_t     *minus8;   /* [n][cols/32]: -8 times the sum of the group's q */
-    const int32_t     *minus128; /* [n][cols/32] */
-    const int32_t     *minus32;  /* [n][cols/16]: of half a group */
-    const uint16_t    *rounded;  /* [n][cols] bfloat16, for tables whose products want them */
-    const column_tile *tiles;    /* [Q8_STRETCHES(cols)][column_tiles(n)]: the int8 ones again, for kernels.wide */
+    const float       *x;         /* [n][cols] */
+    const int8_t      *q;         /* [n][cols] */
+    const float       *scales;    /* [n][Q8_STRETCHES(cols)] */
+    const float       *shares;    /* [n][cols/32] */
+    const int16_t     *sums;      /* [n][cols/32]: 8 times the share times the sum of the group's q */
+    const int16_t     *half_sums; /* [n][cols/16]: the same of half a group */
+    const int32_t     *minus8;    /* [n][cols/32]: -8 times the sum of the group's q */
+    const int32_t     *minus16;   /* [n][cols/32] */
+    const int32_t     *minus128;  /* [n][cols/32] */
+    const int32_t     *minus4;    /* [n][cols/16]: of half a group */
+    const int32_t     *minus32;   /* [n][cols/16] */
+    const uint16_t    *rounded;   /* [n][cols] bfloat16, for tables whose products want them */
+    const column_tile *tiles;     /* [Q8_STRETCHES(cols)][column_tiles(n)]: the int8 ones again, for kernels.wide */
 } columns;
 
 /* Tiles have nearly equal widths: 13 columns are 4 + 4 + 5, not 6 + 6 + 1. Tile t ends where t + 1 begins. */
@@ -58,8 +62,11 @@ static inline columns columns_from(const columns *x, int first, int n) {
                      .scales = x->scales + (size_t)first * Q8_STRETCHES(x->cols),
                      .shares = x->shares + group,
                      .sums = x->sums + group,
+                     .half_sums = x->half_sums + 2 * group,
                      .minus8 = x->minus8 + group,
+                     .minus16 = x->minus16 + group,
                      .minus128 = x->minus128 + group,
+                     .minus4 = x->minus4 + 2 * group,
                      .minus32 = x->minus32 + 2 * group,
                      .rounded = x->rounded + at};
 }

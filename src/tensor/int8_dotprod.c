@@ -6,7 +6,8 @@
 #error "compile the *_dotprod.c files with -march=armv8.2-a+dotprod"
 #endif
 
-INT8_FUNCTIONS(dotprod, MOST_COLUMNS, MOST_COLUMNS)
+#define DOTPROD_PANEL(name, type) INT8_FUNCTION(name, type, dotprod, MOST_COLUMNS)
+INT8_TYPES(DOTPROD_PANEL)
 #else
 typedef int pare_no_dotprod_int8;
 #endif

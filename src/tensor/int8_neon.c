@@ -2,7 +2,8 @@
 #if defined(__aarch64__)
 #include "tensor/int8_neon.h"
 
-INT8_FUNCTIONS(neon, MOST_COLUMNS, MOST_COLUMNS)
+#define NEON_PANEL(name, type) INT8_FUNCTION(name, type, neon, MOST_COLUMNS)
+INT8_TYPES(NEON_PANEL)
 #else
 typedef int pare_no_neon_int8;
 #endif

@@ -2,10 +2,10 @@
  * includes it has included vector_*.h and defines before:
  *
  *   MOST_COLUMNS, LINE_VECS              columns of a tile; vectors of 16 rows
- *   block_32(type, sum, w, blocks, b, x, at, n), block_q6_k(sum, w, b, x, at, n)
+ *   block_of(f, sum, w, blocks, b, x, at, n)
  *                                        sum[n][LINE_VECS] += block b of the stretch of `blocks` at w; it is block `at` of
  *                                        the columns x
- *   take_minimums(sum, w, x, at, n)      of a Q4_K stretch that begins with block `at`                                  */
+ *   take_minimums(f, sum, w, x, at, n)   of a stretch that begins with block `at`, for forms with integer minimums       */
 #ifndef PARE_TENSOR_INT8_TILE_H
 #define PARE_TENSOR_INT8_TILE_H
 
@@ -13,8 +13,8 @@
 #define NEAR_BYTES 2304  /* and from there into the first-level cache. Measured together: 33 GB/s, one alone 28 */
 
 /* An eighth of a stretch, scales and all, for each block that is computed. (On ARM the distances are not measured.) */
-TILE void prefetch_block(block_type type, const uint8_t *w, size_t b) {
-    const size_t   bytes = stretch_bytes(type, 8) / 8;
+TILE void prefetch_block(const panel_form f, const uint8_t *w, size_t b) {
+    const size_t   bytes = stretch_bytes(f, STRETCH_BLOCKS) / STRETCH_BLOCKS;
     const uint8_t *at = w + b * bytes;
     UNROLL for (size_t i = 0; i < (bytes + LINE_BYTES - 1) / LINE_BYTES; i++) {
         PREFETCH_FAR(at + FAR_BYTES + i * LINE_BYTES);
@@ -22,7 +22,7 @@ TILE void prefetch_block(block_type type, const uint8_t *w, size_t b) {
     }
 }
 
-TILE void int8_tile(block_type type, const uint8_t *w, const columns *x, float *y, int ldy, const int n) {
+TILE void int8_tile(const panel_form f, const uint8_t *w, const columns *x, float *y, int ldy, const int n) {
     const size_t all = (size_t)x->cols / BLOCK_INPUTS, stretches = Q8_STRETCHES(x->cols);
     vec          total[MOST_COLUMNS * LINE_VECS]; /* rests in memory while a stretch is added up */
     UNROLL for (int i = 0; i < n * LINE_VECS; i++) total[i] = v_zero();
@@ -31,24 +31,21 @@ TILE void int8_tile(block_type type, const uint8_t *w, const columns *x, float *
         vec          sum[MOST_COLUMNS * LINE_VECS];
         UNROLL for (int i = 0; i < n * LINE_VECS; i++) sum[i] = v_zero();
         for (size_t b = 0; b < blocks; b++) {
-            prefetch_block(type, w, b);
-            if (type == BLOCK_Q6_K)
-                block_q6_k(sum, w, b, x, at + b, n);
-            else
-                block_32(type, sum, w, blocks, b, x, at + b, n);
+            prefetch_block(f, w, b);
+            block_of(f, sum, w, blocks, b, x, at + b, n);
         }
-        if (type == BLOCK_Q4_K)
-            take_minimums(sum, w, x, at, n);
+        if (f.least == LEAST_U8 || f.least == LEAST_U4)
+            take_minimums(f, sum, w, x, at, n);
         UNROLL for (int c = 0; c < n; c++) UNROLL for (int v = 0; v < LINE_VECS; v++) total[c * LINE_VECS + v] =
             v_fma(sum[c * LINE_VECS + v], v_set1(x->scales[(size_t)c * stretches + s]), total[c * LINE_VECS + v]);
-        w += stretch_bytes(type, blocks);
+        w += stretch_bytes(f, blocks);
     }
     UNROLL for (int c = 0; c < n; c++) UNROLL for (int v = 0; v < LINE_VECS; v++)
         v_store(y + (size_t)c * (size_t)ldy + v * LANES, total[c * LINE_VECS + v]);
 }
 
 /* Any number of columns, in tiles of nearly equal width: 5 columns are 3 + 2, not 4 + 1. */
-TILE void int8_panel(block_type type, const uint8_t *w, const columns *x, float *y, int ldy, const int widest) {
+TILE void int8_panel(const panel_form f, const uint8_t *w, const columns *x, float *y, int ldy, const int widest) {
     for (int n = x->n, now, done = 0; n > 0; n -= now, done += now) {
         int tiles = (n + widest - 1) / widest;
         now = (n + tiles - 1) / tiles;
@@ -58,7 +55,7 @@ TILE void int8_panel(block_type type, const uint8_t *w, const columns *x, float 
 #define WIDTH(N)                                                                                                       \
     case N:                                                                                                            \
         if ((N) <= widest)                                                                                             \
-            int8_tile(type, w, &part, to, ldy, (N) <= MOST_COLUMNS ? (N) : 1);                                         \
+            int8_tile(f, w, &part, to, ldy, (N) <= MOST_COLUMNS ? (N) : 1);                                            \
         break
             WIDTH(1);
             WIDTH(2);
@@ -77,18 +74,9 @@ TILE void int8_panel(block_type type, const uint8_t *w, const columns *x, float 
     }
 }
 
-#define INT8_FUNCTIONS(isa, widest, widest_q6_k)                                                                       \
-    void panel_q4_0_##isa(const uint8_t *panel, const columns *x, float *y, int ldy) {                                 \
-        int8_panel(BLOCK_Q4_0, panel, x, y, ldy, widest);                                                              \
-    }                                                                                                                  \
-    void panel_q8_0_##isa(const uint8_t *panel, const columns *x, float *y, int ldy) {                                 \
-        int8_panel(BLOCK_Q8_0, panel, x, y, ldy, widest);                                                              \
-    }                                                                                                                  \
-    void panel_q4_k_##isa(const uint8_t *panel, const columns *x, float *y, int ldy) {                                 \
-        int8_panel(BLOCK_Q4_K, panel, x, y, ldy, widest);                                                              \
-    }                                                                                                                  \
-    void panel_q6_k_##isa(const uint8_t *panel, const columns *x, float *y, int ldy) {                                 \
-        int8_panel(BLOCK_Q6_K, panel, x, y, ldy, widest_q6_k);                                                         \
+#define INT8_FUNCTION(name, type, isa, widest)                                                                         \
+    void panel_##name##_##isa(const uint8_t *panel, const columns *x, float *y, int ldy) {                             \
+        int8_panel(form_of(BLOCK_##type), panel, x, y, ldy, widest);                                                   \
     }
 
 #endif

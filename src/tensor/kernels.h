@@ -19,6 +19,11 @@ typedef void (*panel_fn)(const uint8_t *panel, const columns *x, float *y, int l
 
 #define BLOCK_TYPES 40 /* GGUF's numbers are below */
 
+/* silu(x) = x / (1 + e^-x); gelu(x) = x Phi(x) (arXiv:1606.08415), by erf or by the tanh approximation that many models
+ * are trained with. */
+typedef enum activation { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_RELU_SQUARED, ACTIVATIONS } activation;
+typedef void (*activate_fn)(float *x, const float *up, int n); /* x = act(x) * up; up may be NULL: x = act(x) */
+
 typedef struct kernels {
     const char *name;
 
@@ -33,8 +38,10 @@ typedef struct kernels {
 
     /* Norms and element-wise work. */
     void (*rms_norm)(const float *x, const float *weight, float eps, float *out, int n); /* weight may be NULL */
+    void (*layer_norm)(const float *x, const float *weight, const float *bias, float eps, float *out, int n);
     void (*add)(float *x, const float *y, int n);
-    void (*silu_mul)(float *gate, const float *up, int n); /* gate = silu(gate) * up */
+    activate_fn activate[ACTIVATIONS];
+    void (*cap)(float *x, float cap, int n); /* x = cap tanh(x / cap) */
     void (*softmax)(float *x, int n);
     int (*argmax)(const float *x, int n); /* the first of equals */
 

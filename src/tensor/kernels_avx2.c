@@ -10,7 +10,7 @@ static inline __m256i rounded(vec scaled) {
     return _mm256_and_si256(whole, _mm256_castps_si256(_mm256_cmp_ps(scaled, scaled, _CMP_ORD_Q)));
 }
 
-static inline int32_t sum_of(__m256i a) {
+static inline int32_t integer_sum(__m256i a) {
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
@@ -30,8 +30,8 @@ static inline void quantize_block(const float *x, float inverse, int8_t *q, int3
     __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
     packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     _mm256_storeu_si256((void *)q, packed);
-    halves[0] = sum_of(_mm256_add_epi32(i[0], i[1]));
-    halves[1] = sum_of(_mm256_add_epi32(i[2], i[3]));
+    halves[0] = integer_sum(_mm256_add_epi32(i[0], i[1]));
+    halves[1] = integer_sum(_mm256_add_epi32(i[2], i[3]));
 }
 
 #include "tensor/quantize_q8.h"
@@ -40,7 +40,7 @@ const kernels kernels_avx2 = {
     .name = "avx2",
     VECTOR_KERNELS,
     .attend = attend_avx2,
-    .panel = {VECTOR_PANELS, INT8_TABLE(avx2)},
+    .panel = {VECTOR_PANELS, INT8_TYPES(INT8_ENTRY_AVX2)},
     .quantize_q8 = quantize_q8,
 };
 #else

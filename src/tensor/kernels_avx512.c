@@ -21,19 +21,20 @@ static inline void quantize_block(const float *x, float inverse, int8_t *q, int3
 #include "tensor/quantize_q8.h"
 
 #define AVX512_KERNELS VECTOR_KERNELS, .attend = attend_avx512, .quantize_q8 = quantize_q8
-#define AVX512_WIDE                                                                                                    \
-    [BLOCK_Q4_0] = wide_q4_0_avx512, [BLOCK_Q8_0] = wide_q8_0_avx512, [BLOCK_Q4_K] = wide_q4_k_avx512,                 \
-    [BLOCK_Q6_K] = wide_q6_k_avx512
 
-const kernels kernels_avx512 = {
-    .name = "avx512", AVX512_KERNELS, .panel = {VECTOR_PANELS, INT8_TABLE(avx512)}, .wide = {AVX512_WIDE}};
+const kernels kernels_avx512 = {.name = "avx512",
+                                AVX512_KERNELS,
+                                .panel = {VECTOR_PANELS, INT8_TYPES(INT8_ENTRY_AVX512)},
+                                .wide = {INT8_TYPES(INT8_WIDE_ENTRY_AVX512)}};
 
-const kernels kernels_avx512bf16 = {
-    .name = "avx512bf16",
-    AVX512_KERNELS,
-    .panel = {[BLOCK_F32] = panel_f32, [BLOCK_F16] = panel_f16, [BLOCK_BF16] = panel_bf16_dot, INT8_TABLE(avx512)},
-    .wide = {[BLOCK_BF16] = wide_bf16_dot, AVX512_WIDE},
-    .rounds_bf16 = true};
+const kernels kernels_avx512bf16 = {.name = "avx512bf16",
+                                    AVX512_KERNELS,
+                                    .panel = {[BLOCK_F32] = panel_f32,
+                                              [BLOCK_F16] = panel_f16,
+                                              [BLOCK_BF16] = panel_bf16_dot,
+                                              INT8_TYPES(INT8_ENTRY_AVX512)},
+                                    .wide = {[BLOCK_BF16] = wide_bf16_dot, INT8_TYPES(INT8_WIDE_ENTRY_AVX512)},
+                                    .rounds_bf16 = true};
 #else
 typedef int pare_no_avx512;
 #endif

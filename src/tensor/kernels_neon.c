@@ -32,7 +32,7 @@ const kernels kernels_neon = {
     .name = "neon",
     VECTOR_KERNELS,
     .attend = attend_neon,
-    .panel = {VECTOR_PANELS, INT8_TABLE(neon)},
+    .panel = {VECTOR_PANELS, INT8_TYPES(INT8_ENTRY_NEON)},
     .quantize_q8 = quantize_q8,
 };
 
@@ -40,7 +40,7 @@ const kernels kernels_dotprod = {
     .name = "dotprod",
     VECTOR_KERNELS,
     .attend = attend_dotprod,
-    .panel = {VECTOR_PANELS, INT8_TABLE(dotprod)},
+    .panel = {VECTOR_PANELS, INT8_TYPES(INT8_ENTRY_DOTPROD)},
     .quantize_q8 = quantize_q8,
 };
 #else

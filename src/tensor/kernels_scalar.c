@@ -2,9 +2,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "tensor/int8.h"
 #include "tensor/kernels.h"
 #include "tensor/matrix.h"
 #include "tensor/panel.h"
+#include "tensor/panel_row.h"
 
 static uint16_t load_u16(const uint8_t *p) {
     uint16_t u;
@@ -60,124 +62,69 @@ static void panel_bf16(const uint8_t *panel, const columns *x, float *y, int ldy
         column_float(panel, x->cols, x->x + (size_t)c * x->cols, y + (size_t)c * ldy, load_bf16, 2);
 }
 
-/* ---- int8: one stretch of one column; q, scales ... begin at the stretch ---- */
+/* ---- int8: one stretch of one column; q, shares and sums begin at the stretch ---- */
 
 typedef struct stretch {
     const uint8_t *panel;
     int            blocks; /* of 32 inputs */
     const int8_t  *q;
-    float          scale;
     const float   *shares;
-    const int16_t *sums;
-    const int32_t *minus8, *minus128, *minus32;
+    const int16_t *sums, *half_sums;
 } stretch;
 
-/* y += dot * weight_scale * share; fmaf even where it is a call: once a block, and the result has the bits of the vector
- * kernels. */
-static float add_scaled(float y, int32_t dot, float weight_scale, float share) {
-    return fmaf((float)dot, weight_scale * share, y);
-}
-
-static int32_t dot_nibbles(const uint8_t *lines, int r, const int8_t *q) {
+TILE int32_t dot_part(const panel_form f, const uint8_t *lines, int r, const int8_t *q, int begin, int end) {
     int32_t dot = 0;
-    for (int j = 0; j < Q4_0_LINES; j++)
-        for (int t = 0; t < 4; t++) {
-            uint8_t two = lines[j * LINE_BYTES + 4 * r + t];
-            dot += (two & 15) * q[8 * j + t] + (two >> 4) * q[8 * j + 4 + t];
-        }
+    for (int i = begin; i < end; i++)
+        dot += row_weight(f, lines, r, i) * q[i];
     return dot;
 }
 
-static float row_q4_0(const stretch *s, int r) {
-    float y = 0;
+/* fmaf even where it is a call: once a part, and the result has the bits of the vector kernels. */
+TILE float row_stretch(const panel_form f, const stretch *s, int r) {
+    const int inputs = BLOCK_INPUTS / f.parts;
+    int32_t   minimums = 0;
+    float     y = 0;
     for (int b = 0; b < s->blocks; b++) {
-        const uint8_t *lines = s->panel + s->blocks * SCALE_BYTES + b * Q4_0_LINES * LINE_BYTES;
-        int32_t        dot = s->minus8[b] + dot_nibbles(lines, r, s->q + b * BLOCK_INPUTS);
-        y = add_scaled(y, dot, load_f16(s->panel + b * SCALE_BYTES + 2 * r), s->shares[b]);
-    }
-    return y;
-}
-
-static float row_q8_0(const stretch *s, int r) {
-    float y = 0;
-    for (int b = 0; b < s->blocks; b++) {
-        const uint8_t *lines = s->panel + s->blocks * SCALE_BYTES + b * Q8_0_LINES * LINE_BYTES + 4 * r;
-        const int8_t  *q = s->q + b * BLOCK_INPUTS;
-        int32_t        dot = s->minus128[b];
-        for (int i = 0; i < BLOCK_INPUTS; i++)
-            dot += lines[i / 4 * LINE_BYTES + i % 4] * q[i];
-        y = add_scaled(y, dot, load_f16(s->panel + b * SCALE_BYTES + 2 * r), s->shares[b]);
-    }
-    return y;
-}
-
-static float row_q4_k(const stretch *s, int r) {
-    float   d = load_f16(s->panel + 2 * r), d_min = load_f16(s->panel + SCALE_BYTES + 2 * r), y = 0;
-    int32_t minimums = 0;
-    for (int b = 0; b < s->blocks; b++) {
-        int32_t dot = dot_nibbles(s->panel + Q4_K_HEAD + b * Q4_0_LINES * LINE_BYTES, r, s->q + b * BLOCK_INPUTS);
-        y = add_scaled(y, dot, d * (float)s->panel[2 * SCALE_BYTES + 16 * b + r], s->shares[b]);
-        minimums += s->panel[Q4_K_MINS + b / 2 * 32 + 2 * r + b % 2] * s->sums[b];
-    }
-    return fmaf(-d_min / Q8_SHARES, (float)minimums, y);
-}
-
-static float row_q6_k(const stretch *s, int r) {
-    float d = load_f16(s->panel + 2 * r), y = 0;
-    for (int g = 0; g < 2 * s->blocks; g++) {
-        const uint8_t *lines = s->panel + Q6_K_HEAD + g * Q6_K_LINES * LINE_BYTES + 4 * r;
-        const int8_t  *q = s->q + g * Q6_K_INPUTS;
-        int32_t        dot = s->minus32[g];
-        for (int i = 0; i < Q6_K_INPUTS; i++) {
-            int low = lines[i / 8 * LINE_BYTES + i % 4] >> (i & 4) & 15;
-            int high = lines[2 * LINE_BYTES + i % 4] >> (i / 4 * 2) & 3;
-            dot += (low | high << 4) * q[i];
+        const uint8_t *lines = block_lines(f, s->panel, (size_t)s->blocks, (size_t)b);
+        for (int part = 0; part < f.parts; part++) {
+            int32_t dot = dot_part(f, lines, r, s->q + b * BLOCK_INPUTS, part * inputs, (part + 1) * inputs);
+            y = fmaf((float)dot, row_scale(f, s->panel, b, part, r) * s->shares[b], y);
+            if (f.least == LEAST_U8 || f.least == LEAST_U4)
+                minimums +=
+                    row_minimum(f, s->panel, b, part, r) * (f.parts == 2 ? s->half_sums[2 * b + part] : s->sums[b]);
         }
-        y = add_scaled(y, dot, d * (float)(int8_t)s->panel[2 * SCALE_BYTES + 16 * g + r], s->shares[g / 2]);
+        if (f.least == LEAST_F16)
+            y = fmaf(row_f16(block_lows(s->panel, (size_t)s->blocks, (size_t)b), r) / Q8_SHARES, s->sums[b], y);
     }
+    if (f.least == LEAST_U8 || f.least == LEAST_U4)
+        y = fmaf(-row_f16(s->panel + SCALE_BYTES, r) / Q8_SHARES, (float)minimums, y);
     return y;
 }
 
-static inline void int8_panel(const uint8_t *panel, const columns *x, float *y, int ldy,
-                              float (*row)(const stretch *, int), int head, int block) {
+TILE void int8_panel(const block_type type, const uint8_t *panel, const columns *x, float *y, int ldy) {
+    const panel_form f = form_of(type);
     for (int c = 0; c < x->n; c++, y += ldy) {
         const uint8_t *at = panel;
-        columns        one = columns_from(x, c, 1);
+        const columns  one = columns_from(x, c, 1);
         for (int r = 0; r < PANEL_ROWS; r++)
             y[r] = 0;
         for (int k = 0; k < x->cols; k += STRETCH_INPUTS) {
-            int     left = (x->cols - k) / BLOCK_INPUTS, b = k / BLOCK_INPUTS;
-            stretch s = {at,
-                         left < 8 ? left : 8,
-                         one.q + k,
-                         one.scales[k / STRETCH_INPUTS],
-                         one.shares + b,
-                         one.sums + b,
-                         one.minus8 + b,
-                         one.minus128 + b,
-                         one.minus32 + 2 * b};
+            const int     left = (x->cols - k) / BLOCK_INPUTS, b = k / BLOCK_INPUTS;
+            const stretch s = {at,           left < STRETCH_BLOCKS ? left : STRETCH_BLOCKS,
+                               one.q + k,    one.shares + b,
+                               one.sums + b, one.half_sums + 2 * b};
             for (int r = 0; r < PANEL_ROWS; r++)
-                y[r] = fmaf(row(&s, r), s.scale, y[r]);
-            at += head + s.blocks * block;
+                y[r] = fmaf(row_stretch(f, &s, r), one.scales[k / STRETCH_INPUTS], y[r]);
+            at += stretch_bytes(f, (size_t)s.blocks);
         }
     }
 }
 
-static void panel_q4_0(const uint8_t *panel, const columns *x, float *y, int ldy) {
-    int8_panel(panel, x, y, ldy, row_q4_0, 0, Q4_0_BLOCK);
-}
-
-static void panel_q8_0(const uint8_t *panel, const columns *x, float *y, int ldy) {
-    int8_panel(panel, x, y, ldy, row_q8_0, 0, Q8_0_BLOCK);
-}
-
-static void panel_q4_k(const uint8_t *panel, const columns *x, float *y, int ldy) {
-    int8_panel(panel, x, y, ldy, row_q4_k, Q4_K_HEAD, Q4_0_LINES * LINE_BYTES);
-}
-
-static void panel_q6_k(const uint8_t *panel, const columns *x, float *y, int ldy) {
-    int8_panel(panel, x, y, ldy, row_q6_k, Q6_K_HEAD, 2 * Q6_K_LINES * LINE_BYTES);
-}
+#define SCALAR_PANEL(name, type)                                                                                       \
+    static void panel_##name(const uint8_t *panel, const columns *x, float *y, int ldy) {                              \
+        int8_panel(BLOCK_##type, panel, x, y, ldy);                                                                    \
+    }
+INT8_TYPES(SCALAR_PANEL)
 
 static float block_peak(const float *x) {
     float peak = 0;
@@ -212,9 +159,45 @@ static void add(float *x, const float *y, int n) {
         x[i] += y[i];
 }
 
-static void silu_mul(float *gate, const float *up, int n) {
+static void layer_norm(const float *x, const float *weight, const float *bias, float eps, float *out, int n) {
+    double sum = 0, squares = 0;
     for (int i = 0; i < n; i++)
-        gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+        sum += (double)x[i];
+    float mean = (float)(sum / n);
+    for (int i = 0; i < n; i++)
+        squares += (double)(x[i] - mean) * (double)(x[i] - mean);
+    float scale = 1.0f / sqrtf((float)(squares / n) + eps);
+    for (int i = 0; i < n; i++)
+        out[i] = (x[i] - mean) * scale * (weight ? weight[i] : 1.0f) + (bias ? bias[i] : 0.0f);
+}
+
+static void silu(float *x, const float *up, int n) {
+    for (int i = 0; i < n; i++)
+        x[i] = x[i] / (1.0f + expf(-x[i])) * (up ? up[i] : 1.0f);
+}
+
+static void gelu_tanh(float *x, const float *up, int n) {
+    for (int i = 0; i < n; i++) {
+        float u = 0.79788456f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);
+        x[i] = 0.5f * x[i] * (1.0f + tanhf(u)) * (up ? up[i] : 1.0f);
+    }
+}
+
+static void gelu_erf(float *x, const float *up, int n) {
+    for (int i = 0; i < n; i++)
+        x[i] = 0.5f * x[i] * erfcf(-0.70710678f * x[i]) * (up ? up[i] : 1.0f);
+}
+
+static void relu_squared(float *x, const float *up, int n) {
+    for (int i = 0; i < n; i++) {
+        float positive = x[i] < 0 ? 0 : x[i];
+        x[i] = positive * positive * (up ? up[i] : 1.0f);
+    }
+}
+
+static void cap_values(float *x, float cap, int n) {
+    for (int i = 0; i < n; i++)
+        x[i] = cap * tanhf(x[i] / cap);
 }
 
 static void softmax(float *x, int n) {
@@ -237,19 +220,17 @@ static int argmax(const float *x, int n) {
     return best;
 }
 
+#define SCALAR_ENTRY(name, type) [BLOCK_##type] = panel_##name,
+
 const kernels kernels_scalar = {
     .name = "scalar",
-    .panel = {[BLOCK_F32] = panel_f32,
-              [BLOCK_F16] = panel_f16,
-              [BLOCK_BF16] = panel_bf16,
-              [BLOCK_Q4_0] = panel_q4_0,
-              [BLOCK_Q8_0] = panel_q8_0,
-              [BLOCK_Q4_K] = panel_q4_k,
-              [BLOCK_Q6_K] = panel_q6_k},
+    .panel = {[BLOCK_F32] = panel_f32, [BLOCK_F16] = panel_f16, [BLOCK_BF16] = panel_bf16, INT8_TYPES(SCALAR_ENTRY)},
     .quantize_q8 = quantize_q8,
     .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
     .add = add,
-    .silu_mul = silu_mul,
+    .activate = {silu, gelu_tanh, gelu_erf, relu_squared},
+    .cap = cap_values,
     .softmax = softmax,
     .argmax = argmax,
     .attend = attend_scalar,

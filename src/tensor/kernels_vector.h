@@ -115,11 +115,103 @@ static void add(float *x, const float *y, int n) {
         v_store_n(x + i, v_add(v_load_n(x + i, n - i), v_load_n(y + i, n - i)), n - i);
 }
 
-static void silu_mul(float *gate, const float *up, int n) {
+/* Sums of x, or of (x - mean)^2. */
+TILE float float_sum(const float *x, const vec mean, const bool squares, int n) {
+    vec sums[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    int i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+        UNROLL for (int v = 0; v < 4; v++) {
+            vec a = v_sub(v_load(x + i + v * LANES), mean);
+            sums[v] = squares ? v_fma(a, a, sums[v]) : v_add(sums[v], a);
+        }
+    float rest = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vec a = v_sub(v_load(x + i), mean);
+        sums[0] = squares ? v_fma(a, a, sums[0]) : v_add(sums[0], a);
+    }
+    for (float one[LANES]; i < n; i++) {
+        v_store(one, mean);
+        float a = x[i] - one[0];
+        rest += squares ? a * a : a;
+    }
+    return v_sum(v_add(v_add(sums[0], sums[1]), v_add(sums[2], sums[3]))) + rest;
+}
+
+static void layer_norm(const float *x, const float *weight, const float *bias, float eps, float *out, int n) {
+    vec mean = v_set1(float_sum(x, v_zero(), false, n) / (float)n);
+    vec scale = v_set1(1.0f / sqrtf(float_sum(x, mean, true, n) / (float)n + eps));
     for (int i = 0; i < n; i += LANES) {
-        vec g = v_load_n(gate + i, n - i);
-        vec silu = v_div(g, v_add(v_set1(1.0f), v_exp(v_sub(v_zero(), g))));
-        v_store_n(gate + i, v_mul(silu, v_load_n(up + i, n - i)), n - i);
+        vec a = v_mul(v_sub(v_load_n(x + i, n - i), mean), scale);
+        if (weight)
+            a = v_mul(a, v_load_n(weight + i, n - i));
+        if (bias)
+            a = v_add(a, v_load_n(bias + i, n - i));
+        v_store_n(out + i, a, n - i);
+    }
+}
+
+/* x / (1 + e^-y) */
+TILE vec gated(vec x, vec y) {
+    return v_div(x, v_add(v_set1(1.0f), v_exp(v_sub(v_zero(), y))));
+}
+
+/* 0.5 x (1 + tanh u) = x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3) */
+TILE vec gelu_tanh_of(vec x) {
+    vec cube = v_mul(v_mul(x, x), x);
+    return gated(x, v_mul(v_set1(1.5957691f), v_fma(cube, v_set1(0.044715f), x)));
+}
+
+/* max(x, 0) - |x| erfc(|x| / sqrt 2) / 2, with erfc within 1.5e-7 by formula 7.1.26 of Abramowitz and Stegun. */
+TILE vec gelu_erf_of(vec x) {
+    vec size = v_max(x, v_sub(v_zero(), x)), z = v_mul(size, v_set1(0.70710678f));
+    vec t = v_div(v_set1(1.0f), v_fma(z, v_set1(0.3275911f), v_set1(1.0f)));
+    vec p = v_set1(1.061405429f);
+    p = v_fma(p, t, v_set1(-1.453152027f));
+    p = v_fma(p, t, v_set1(1.421413741f));
+    p = v_fma(p, t, v_set1(-0.284496736f));
+    p = v_fma(p, t, v_set1(0.254829592f));
+    vec half = v_mul(v_mul(v_set1(0.5f), v_mul(p, t)), v_exp(v_sub(v_zero(), v_mul(z, z))));
+    return v_sub(v_max(v_zero(), x), v_mul(size, half));
+}
+
+TILE vec relu_squared_of(vec x) {
+    vec positive = v_max(v_zero(), x);
+    return v_mul(positive, positive);
+}
+
+TILE void activate(activation act, float *x, const float *up, int n) {
+    for (int i = 0; i < n; i += LANES) {
+        vec a = v_load_n(x + i, n - i);
+        a = act == ACT_SILU        ? gated(a, a)
+            : act == ACT_GELU_TANH ? gelu_tanh_of(a)
+            : act == ACT_GELU_ERF  ? gelu_erf_of(a)
+                                   : relu_squared_of(a);
+        v_store_n(x + i, up ? v_mul(a, v_load_n(up + i, n - i)) : a, n - i);
+    }
+}
+
+static void silu(float *x, const float *up, int n) {
+    activate(ACT_SILU, x, up, n);
+}
+
+static void gelu_tanh(float *x, const float *up, int n) {
+    activate(ACT_GELU_TANH, x, up, n);
+}
+
+static void gelu_erf(float *x, const float *up, int n) {
+    activate(ACT_GELU_ERF, x, up, n);
+}
+
+static void relu_squared(float *x, const float *up, int n) {
+    activate(ACT_RELU_SQUARED, x, up, n);
+}
+
+/* cap - 2 cap / (e^(2 x / cap) + 1) */
+static void cap_values(float *x, float cap, int n) {
+    const vec most = v_set1(cap), twice = v_set1(2 * cap), inverse = v_set1(2 / cap);
+    for (int i = 0; i < n; i += LANES) {
+        vec e = v_add(v_exp(v_mul(v_load_n(x + i, n - i), inverse)), v_set1(1.0f));
+        v_store_n(x + i, v_sub(most, v_div(twice, e)), n - i);
     }
 }
 
@@ -166,7 +258,9 @@ static int argmax(const float *x, int n) {
     return 0;
 }
 
-#define VECTOR_PANELS  [BLOCK_F32] = panel_f32, [BLOCK_F16] = panel_f16, [BLOCK_BF16] = panel_bf16
-#define VECTOR_KERNELS .rms_norm = rms_norm, .add = add, .silu_mul = silu_mul, .softmax = softmax, .argmax = argmax
+#define VECTOR_PANELS [BLOCK_F32] = panel_f32, [BLOCK_F16] = panel_f16, [BLOCK_BF16] = panel_bf16
+#define VECTOR_KERNELS                                                                                                 \
+    .rms_norm = rms_norm, .layer_norm = layer_norm, .add = add, .activate = {silu, gelu_tanh, gelu_erf, relu_squared}, \
+    .cap = cap_values, .softmax = softmax, .argmax = argmax
 
 #endif

@@ -15,9 +15,10 @@
 
 /* How work is shared out: a claim is some microseconds of reading, and what takes no longer than waking a thread is done
  * alone. */
-#define GRAIN_BYTES (32 << 10)
-#define ALONE_BYTES (96 << 10)
-#define SMALL_SET   (16 << 10) /* activations */
+#define GRAIN_BYTES  (32 << 10)
+#define ALONE_BYTES  (96 << 10)
+#define SMALL_SET    (16 << 10) /* activations */
+#define MOST_SHARING 4          /* matrices of one call that share their input */
 
 struct activations {
     int          max_n, max_cols;
@@ -27,8 +28,8 @@ struct activations {
     uint16_t    *rounded;
     unsigned     forms;
     float       *scales, *shares;
-    int16_t     *sums;
-    int32_t     *minus8, *minus128, *minus32;
+    int16_t     *sums, *half_sums;
+    int32_t     *minus8, *minus16, *minus128, *minus4, *minus32;
     column_tile *tiles;
 };
 
@@ -105,8 +106,11 @@ static void lay_out(activations *a, carve *c) {
     a->scales = take(c, Q8_STRETCHES(a->max_cols) * (size_t)a->max_n, sizeof *a->scales);
     a->shares = take(c, groups, sizeof *a->shares);
     a->sums = take(c, groups, sizeof *a->sums);
+    a->half_sums = take(c, 2 * groups, sizeof *a->half_sums);
     a->minus8 = take(c, groups, sizeof *a->minus8);
+    a->minus16 = take(c, groups, sizeof *a->minus16);
     a->minus128 = take(c, groups, sizeof *a->minus128);
+    a->minus4 = take(c, 2 * groups, sizeof *a->minus4);
     a->minus32 = take(c, 2 * groups, sizeof *a->minus32);
     a->rounded = take(c, kernels_get()->rounds_bf16 ? values : 0, sizeof *a->rounded);
     a->tiles =
@@ -152,10 +156,14 @@ static void set_sums(activations *a, size_t c) {
         int32_t *halves = a->minus32 + 2 * g, sum = halves[0] + halves[1];
         int      eighths = (int)(a->shares[g] * Q8_SHARES);
         a->sums[g] = (int16_t)(eighths * sum);
-        a->minus8[g] = -Q4_0_OFFSET * sum;
-        a->minus128[g] = -Q8_0_OFFSET * sum;
-        halves[0] *= -Q6_K_OFFSET;
-        halves[1] *= -Q6_K_OFFSET;
+        a->minus8[g] = -8 * sum;
+        a->minus16[g] = -16 * sum;
+        a->minus128[g] = -128 * sum;
+        for (size_t h = 0; h < 2; h++) {
+            a->half_sums[2 * g + h] = (int16_t)(eighths * halves[h]);
+            a->minus4[2 * g + h] = -4 * halves[h];
+            halves[h] *= -32;
+        }
     }
 }
 
@@ -185,8 +193,21 @@ static void set_tiles(void *arg, int begin, int end, int thread) {
 
 void activations_set(activations *a, pool *p, const float *x, int n, int cols, unsigned forms) {
     a->forms = forms;
-    a->now = (columns){n,       cols,      x,           a->q,       a->scales,  a->shares,
-                       a->sums, a->minus8, a->minus128, a->minus32, a->rounded, a->tiles};
+    a->now = (columns){.n = n,
+                       .cols = cols,
+                       .x = x,
+                       .q = a->q,
+                       .scales = a->scales,
+                       .shares = a->shares,
+                       .sums = a->sums,
+                       .half_sums = a->half_sums,
+                       .minus8 = a->minus8,
+                       .minus16 = a->minus16,
+                       .minus128 = a->minus128,
+                       .minus4 = a->minus4,
+                       .minus32 = a->minus32,
+                       .rounded = a->rounded,
+                       .tiles = a->tiles};
     if (!forms)
         return;
     if ((size_t)n * (size_t)cols < SMALL_SET)
@@ -200,44 +221,53 @@ void activations_set(activations *a, pool *p, const float *x, int n, int cols, u
 /* ---- the product ---- */
 
 typedef struct product {
-    int                  count;
-    const matrix *const *w;
-    const activations   *x;
-    float *const        *y;
-    const int           *ldy;
-    const kernels       *k;
+    int                count;
+    const matrix_part *parts;
+    const int         *ldy; /* of each part; NULL: its rows */
+    const activations *x;
+    const kernels     *k;
 } product;
 
+/* A part of the columns goes without tiles, which were made for all of them. */
+static columns columns_of(const product *job, int i) {
+    const matrix_part *part = &job->parts[i];
+    return part->n == job->x->now.n ? job->x->now : columns_from(&job->x->now, part->first, part->n);
+}
+
+static int ldy_of(const product *job, int i) {
+    return job->ldy ? job->ldy[i] : job->parts[i].w->rows;
+}
+
 /* The last panel may have rows that the matrix has not: those must not reach y. */
-static void multiply_partial(const product *job, int i) {
-    const matrix  *m = job->w[i];
-    const columns *x = &job->x->now;
-    int            first = (m->panels - 1) * PANEL_ROWS;
-    float          out[SINGLE_COLUMNS * PANEL_ROWS];
+static void multiply_partial(const product *job, int i, const columns *x) {
+    const matrix *m = job->parts[i].w;
+    int           first = (m->panels - 1) * PANEL_ROWS;
+    float         out[SINGLE_COLUMNS * PANEL_ROWS];
     for (int c = 0; c < x->n; c += SINGLE_COLUMNS) {
         columns now = columns_from(x, c, x->n - c < SINGLE_COLUMNS ? x->n - c : SINGLE_COLUMNS);
         job->k->panel[m->type](m->data + (size_t)(m->panels - 1) * m->panel_bytes, &now, out, PANEL_ROWS);
         for (int o = 0; o < now.n; o++)
-            memcpy(job->y[i] + (size_t)(c + o) * (size_t)job->ldy[i] + first, out + o * PANEL_ROWS,
+            memcpy(job->parts[i].y + (size_t)(c + o) * (size_t)ldy_of(job, i) + first, out + o * PANEL_ROWS,
                    (size_t)(m->rows - first) * sizeof *out);
     }
 }
 
-/* Panels [begin, end) of matrix i. */
+/* Panels [begin, end) of part i. */
 static void multiply_panels(const product *job, int i, int begin, int end) {
-    const matrix *m = job->w[i];
+    const matrix *m = job->parts[i].w;
+    const columns x = columns_of(job, i);
     int           whole = m->rows / PANEL_ROWS;
     panel_fn      one = job->k->panel[m->type], two = job->k->wide[m->type];
-    if (job->x->now.n < WIDE_COLUMNS)
+    if (x.n < WIDE_COLUMNS || !x.tiles)
         two = NULL;
     for (int p = begin; p < end;) {
         const uint8_t *panel = m->data + (size_t)p * m->panel_bytes;
-        float         *y = job->y[i] + (size_t)p * PANEL_ROWS;
+        float         *y = job->parts[i].y + (size_t)p * PANEL_ROWS;
         bool           pair = two && p + 2 <= end && p + 2 <= whole;
         if (p >= whole)
-            multiply_partial(job, i);
+            multiply_partial(job, i, &x);
         else
-            (pair ? two : one)(panel, &job->x->now, y, job->ldy[i]);
+            (pair ? two : one)(panel, &x, y, ldy_of(job, i));
         p += pair ? 2 : 1;
     }
 }
@@ -247,28 +277,44 @@ static void product_chunk(void *arg, int begin, int end, int thread) {
     const product *job = arg;
     int            first = 0;
     for (int i = 0; i < job->count && first < end; i++) {
-        int last = first + job->w[i]->panels;
+        int last = first + job->parts[i].w->panels;
         if (last > begin)
             multiply_panels(job, i, begin > first ? begin - first : 0, (end < last ? end : last) - first);
         first = last;
     }
 }
 
-void matrix_multiply(pool *p, int count, const matrix *const *w, const activations *x, float *const *y,
-                     const int *ldy) {
-    product job = {count, w, x, y, ldy, kernels_get()};
-    int     panels = 0;
-    size_t  largest = 1, all = 0;
-    for (int i = 0; i < count; i++) {
-        size_t bytes = w[i]->panel_bytes;
-        panels += w[i]->panels;
-        all += bytes * (size_t)w[i]->panels;
+static void run_product(pool *p, product *job) {
+    int    panels = 0, most = 0;
+    size_t largest = 1, all = 0;
+    for (int i = 0; i < job->count; i++) {
+        const matrix_part *part = &job->parts[i];
+        size_t             bytes = part->w->panel_bytes;
+        panels += part->w->panels;
+        all += bytes * (size_t)part->w->panels * (size_t)part->n;
         largest = bytes > largest ? bytes : largest;
+        most = part->n > most ? part->n : most;
     }
     int grain = 1 + (int)(GRAIN_BYTES / largest);
-    if (x->now.n >= WIDE_COLUMNS)
+    if (most >= WIDE_COLUMNS)
         grain = (grain + 1) & ~1; /* pairs stay together */
-    else if (all * (size_t)x->now.n <= ALONE_BYTES)
+    else if (all <= ALONE_BYTES)
         grain = panels;
-    pool_run(p, panels, grain, product_chunk, &job);
+    pool_run(p, panels, grain, product_chunk, job);
+}
+
+void matrix_multiply(pool *p, int count, const matrix *const *w, const activations *x, float *const *y,
+                     const int *ldy) {
+    matrix_part parts[MOST_SHARING];
+    for (int i = 0; i < count; i += MOST_SHARING) {
+        product job = {count - i < MOST_SHARING ? count - i : MOST_SHARING, parts, ldy + i, x, kernels_get()};
+        for (int j = 0; j < job.count; j++)
+            parts[j] = (matrix_part){w[i + j], 0, x->now.n, y[i + j]};
+        run_product(p, &job);
+    }
+}
+
+void matrix_multiply_parts(pool *p, int count, const matrix_part *parts, const activations *x) {
+    product job = {count, parts, NULL, x, kernels_get()};
+    run_product(p, &job);
 }

@@ -49,4 +49,14 @@ unsigned matrix_form(const matrix *m);
 /* Y_i = W_i X for `count` matrices that share the input, in one pass over the pool. */
 void matrix_multiply(pool *p, int count, const matrix *const *w, const activations *x, float *const *y, const int *ldy);
 
+/* The columns [first, first + n) times one matrix, to y[n][w->rows]. */
+typedef struct matrix_part {
+    const matrix *w;
+    int           first, n;
+    float        *y;
+} matrix_part;
+
+/* Each part with its own columns, in one pass over the pool. */
+void matrix_multiply_parts(pool *p, int count, const matrix_part *parts, const activations *x);
+
 #endif

@@ -12,11 +12,11 @@
 
 #define PANELS     2  /* with TILE_COLUMNS: 12 sums and 12 dot products of 32 registers */
 #define MOST_TILES 43 /* for which the totals are kept: 33 KB; more columns open the panels again */
-#define MOST_PARTS (STRETCH_INPUTS / Q6_K_INPUTS) /* what has a scale of its own: a block, or half of one */
+#define MOST_PARTS (STRETCH_INPUTS / HALF_INPUTS) /* what has a scale of its own: a block, or half of one */
 
 typedef struct opened {
     _Alignas(64) uint8_t lines[PANELS][STRETCH_INPUTS / 4][LINE_BYTES];   /* 8 KB */
-    _Alignas(64) float scales[PANELS][MOST_PARTS][Q8_SHARES][PANEL_ROWS]; /* 16 KB, half of it but for Q6_K */
+    _Alignas(64) float scales[PANELS][MOST_PARTS][Q8_SHARES][PANEL_ROWS]; /* 16 KB, half of it with one part a block */
     _Alignas(64) int32_t starts[PANELS][MOST_PARTS][PANEL_ROWS];          /* 2 KB: -128 times the weights of a part */
     const uint8_t *from[PANELS];
 } opened;
@@ -36,45 +36,24 @@ TILE void put_part(opened *to, const int p, size_t part, __m512i sum, vec scale)
         v_store(to->scales[p][part][i], v_mul(scale, v_set1((float)(i + 1) / Q8_SHARES)));
 }
 
-TILE void open_half_q6_k(const uint8_t *w, size_t half, opened *to, const int p) {
-    __m512i four[4], sum = _mm512_setzero_si512();
-    open_q6_k(w + Q6_K_HEAD + half * Q6_K_LINES * LINE_BYTES, four);
-    put_lines(to->lines[p][4 * half], four, 4, Q6_K_OFFSET, &sum);
-    put_part(to, p, half, sum, scale_i8(w + 2 * SCALE_BYTES + 16 * half, v_load_f16(w)));
-}
-
 /* Block b (32 inputs) of a stretch of `blocks` becomes 8 lines. */
-TILE void open_block(block_type type, const uint8_t *w, size_t blocks, size_t b, opened *to, const int p) {
-    const uint8_t *from = block_lines(type, w, blocks, b);
-    __m512i        two[2], sum = _mm512_setzero_si512();
-    UNROLL for (int j = 0; j < 8; j += 2) {
-        if (type == BLOCK_Q8_0) {
-            two[0] = load_line(from + j * LINE_BYTES);
-            two[1] = load_line(from + (j + 1) * LINE_BYTES);
-        } else {
-            open_nibbles(from + j / 2 * LINE_BYTES, two);
+TILE void open_block(const panel_form f, const uint8_t *w, size_t blocks, size_t b, opened *to, const int p) {
+    const uint8_t *lines = block_lines(f, w, blocks, b);
+    const int      pairs = 4 / f.parts;
+    UNROLL for (int part = 0; part < f.parts; part++) {
+        __m512i two[2], sum = _mm512_setzero_si512();
+        UNROLL for (int j = part * pairs; j < (part + 1) * pairs; j++) {
+            open_pair(f, lines, j, two);
+            put_lines(to->lines[p][b * 8 + 2 * (size_t)j], two, 2, f.offset, &sum);
         }
-        put_lines(to->lines[p][b * 8 + (size_t)j], two, 2,
-                  type == BLOCK_Q8_0   ? Q8_0_OFFSET
-                  : type == BLOCK_Q4_0 ? Q4_0_OFFSET
-                                       : 0,
-                  &sum);
+        put_part(to, p, b * f.parts + (size_t)part, sum, scales_of(f, w, b, part));
     }
-    put_part(to, p, b, sum,
-             type == BLOCK_Q4_K ? scale_u8(w + 2 * SCALE_BYTES + 16 * b, v_load_f16(w))
-                                : v_load_f16(w + b * SCALE_BYTES));
 }
 
-TILE void open_stretch(block_type type, const uint8_t *w, size_t blocks, opened *to, const int p) {
+TILE void open_stretch(const panel_form f, const uint8_t *w, size_t blocks, opened *to, const int p) {
     to->from[p] = w;
-    for (size_t b = 0; b < blocks; b++) {
-        if (type == BLOCK_Q6_K) {
-            open_half_q6_k(w, 2 * b, to, p);
-            open_half_q6_k(w, 2 * b + 1, to, p);
-        } else {
-            open_block(type, w, blocks, b, to, p);
-        }
-    }
+    for (size_t b = 0; b < blocks; b++)
+        open_block(f, w, blocks, b, to, p);
 }
 
 /* What the next stretch will read, fetched into the second-level cache while this one is computed: so many lines a tile. */
@@ -108,12 +87,14 @@ TILE void dot_part(__m512i dot[PANELS][TILE_COLUMNS], const uint8_t *const line[
     }
 }
 
-TILE void take_minimums(vec sum[PANELS][TILE_COLUMNS], const opened *w, const column_tile *x, const int n) {
+TILE void take_minimums(const panel_form f, vec sum[PANELS][TILE_COLUMNS], const opened *w, const column_tile *x,
+                        const int n) {
     __m512i of[PANELS][TILE_COLUMNS];
     UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int c = 0; c < n; c++) of[p][c] = _mm512_setzero_si512();
-    UNROLL for (size_t pair = 0; pair < 4; pair++) UNROLL for (int p = 0; p < PANELS; p++) {
-        __m512i two = minimums_of(w->from[p], pair);
-        UNROLL for (int c = 0; c < n; c++) of[p][c] = _mm512_dpwssd_epi32(of[p][c], two, four_bytes(x->sums[pair][c]));
+    UNROLL for (size_t pair = 0; pair < minimum_pairs(f); pair++) UNROLL for (int p = 0; p < PANELS; p++) {
+        __m512i two = minimums_of(f, w->from[p], pair);
+        UNROLL for (int c = 0; c < n; c++) of[p][c] = _mm512_dpwssd_epi32(
+            of[p][c], two, four_bytes(f.least == LEAST_U4 ? x->half_sums[pair][c] : x->sums[pair][c]));
     }
     UNROLL for (int p = 0; p < PANELS; p++) {
         vec scale = minimum_scale(w->from[p]);
@@ -121,32 +102,44 @@ TILE void take_minimums(vec sum[PANELS][TILE_COLUMNS], const opened *w, const co
     }
 }
 
+TILE void add_lows(vec sum[PANELS][TILE_COLUMNS], const opened *w, size_t blocks, size_t b, const column_tile *x,
+                   const int n) {
+    vec low[PANELS];
+    UNROLL for (int p = 0; p < PANELS; p++) low[p] = lows_of(w->from[p], blocks, b);
+    UNROLL for (int c = 0; c < n; c++) {
+        vec of = v_set1((float)x->sums[b / 2][c][b % 2]);
+        UNROLL for (int p = 0; p < PANELS; p++) sum[p][c] = v_fma(low[p], of, sum[p][c]);
+    }
+}
+
 /* The sums of 2 panels x n columns over one stretch. */
-TILE void wide_tile(block_type type, const opened *w, size_t blocks, const column_tile *x,
+TILE void wide_tile(const panel_form f, const opened *w, size_t blocks, const column_tile *x,
                     vec sum[PANELS][TILE_COLUMNS], const int n) {
-    const size_t parts = type == BLOCK_Q6_K ? 2 : 1; /* of a block */
-    const int    lines = type == BLOCK_Q6_K ? 4 : 8; /* of a part */
+    const size_t parts = f.parts;     /* of a block */
+    const int    lines = 8 / f.parts; /* of a part */
     UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int c = 0; c < n; c++) sum[p][c] = v_zero();
     for (size_t part = 0; part < blocks * parts; part++) {
         const uint8_t *line[PANELS] = {w->lines[0][part * (size_t)lines], w->lines[1][part * (size_t)lines]};
         __m512i        dot[PANELS][TILE_COLUMNS];
         UNROLL for (int p = 0; p < PANELS; p++) UNROLL for (int c = 0; c < n; c++) dot[p][c] =
             _mm512_load_si512(w->starts[p][part]);
-        dot_part(dot, line, lines, x->q[part / parts][0] + part % parts * Q6_K_INPUTS, n);
+        dot_part(dot, line, lines, x->q[part / parts][0] + part % parts * HALF_INPUTS, n);
         UNROLL for (int c = 0; c < n; c++) UNROLL for (int p = 0; p < PANELS; p++) {
             vec scale = _mm512_load_ps((const char *)w->scales[p][part] + x->places[part / parts][c]);
             sum[p][c] = v_fma(_mm512_cvtepi32_ps(dot[p][c]), scale, sum[p][c]);
         }
+        if (f.least == LEAST_F16)
+            add_lows(sum, w, blocks, part, x, n);
     }
-    if (type == BLOCK_Q4_K)
-        take_minimums(sum, w, x, n);
+    if (f.least == LEAST_U8 || f.least == LEAST_U4)
+        take_minimums(f, sum, w, x, n);
 }
 
 /* Adds a stretch to a tile's totals; the first clears them, the last has them written to y. */
-TILE void add_tile(block_type type, const opened *w, size_t blocks, const column_tile *x, tile_sums *totals, bool first,
-                   bool last, float *y, int ldy, const int n) {
+TILE void add_tile(const panel_form f, const opened *w, size_t blocks, const column_tile *x, tile_sums *totals,
+                   bool first, bool last, float *y, int ldy, const int n) {
     vec sum[PANELS][TILE_COLUMNS];
-    wide_tile(type, w, blocks, x, sum, n);
+    wide_tile(f, w, blocks, x, sum, n);
     UNROLL for (int c = 0; c < n; c++) UNROLL for (int p = 0; p < PANELS; p++) {
         vec total = v_fma(sum[p][c], v_set1(x->scales[c]), first ? v_zero() : _mm512_load_ps(totals->of[p][c]));
         if (last)
@@ -157,7 +150,7 @@ TILE void add_tile(block_type type, const opened *w, size_t blocks, const column
 }
 
 /* Tiles [from, to), at most MOST_TILES, of all columns. */
-TILE void wide_group(block_type type, const uint8_t *panels, size_t panel_bytes, const columns *x, int from, int to,
+TILE void wide_group(const panel_form f, const uint8_t *panels, size_t panel_bytes, const columns *x, int from, int to,
                      float *y, int ldy) {
     const size_t   all = (size_t)(x->cols / BLOCK_INPUTS), most = STRETCH_INPUTS / BLOCK_INPUTS;
     const int      tiles = column_tiles(x->n);
@@ -165,12 +158,12 @@ TILE void wide_group(block_type type, const uint8_t *panels, size_t panel_bytes,
     opened         open;
     tile_sums      totals[MOST_TILES];
     for (size_t at = 0; at < all; at += most) {
-        const size_t       blocks = all - at < most ? all - at : most, bytes = stretch_bytes(type, blocks);
+        const size_t       blocks = all - at < most ? all - at : most, bytes = stretch_bytes(f, blocks);
         const column_tile *tile = x->tiles + at / most * (size_t)tiles + from;
         const uint8_t     *following = at + blocks < all ? w + bytes : panels + PANELS * panel_bytes;
         const size_t       lines = bytes / LINE_BYTES;
         ahead              next = {{following, following + panel_bytes}, lines / (size_t)(to - from) + 1, lines};
-        UNROLL for (int p = 0; p < PANELS; p++) open_stretch(type, w + (size_t)p * panel_bytes, blocks, &open, p);
+        UNROLL for (int p = 0; p < PANELS; p++) open_stretch(f, w + (size_t)p * panel_bytes, blocks, &open, p);
         for (int t = from; t < to; t++, tile++) {
             const int  c = column_tile_begin(x->n, t), n = column_tile_begin(x->n, t + 1) - c;
             const bool first = at == 0, last = at + blocks == all;
@@ -178,45 +171,35 @@ TILE void wide_group(block_type type, const uint8_t *panels, size_t panel_bytes,
             tile_sums *sums = &totals[t - from];
             prefetch(&next);
             if (n == 6)
-                add_tile(type, &open, blocks, tile, sums, first, last, out, ldy, 6);
+                add_tile(f, &open, blocks, tile, sums, first, last, out, ldy, 6);
             else if (n == 5)
-                add_tile(type, &open, blocks, tile, sums, first, last, out, ldy, 5);
+                add_tile(f, &open, blocks, tile, sums, first, last, out, ldy, 5);
             else if (n == 4)
-                add_tile(type, &open, blocks, tile, sums, first, last, out, ldy, 4);
+                add_tile(f, &open, blocks, tile, sums, first, last, out, ldy, 4);
             else if (n == 3)
-                add_tile(type, &open, blocks, tile, sums, first, last, out, ldy, 3);
+                add_tile(f, &open, blocks, tile, sums, first, last, out, ldy, 3);
             else if (n == 2)
-                add_tile(type, &open, blocks, tile, sums, first, last, out, ldy, 2);
+                add_tile(f, &open, blocks, tile, sums, first, last, out, ldy, 2);
             else
-                add_tile(type, &open, blocks, tile, sums, first, last, out, ldy, 1);
+                add_tile(f, &open, blocks, tile, sums, first, last, out, ldy, 1);
         }
         w += bytes;
     }
 }
 
-TILE void wide_panels(block_type type, const uint8_t *panels, const columns *x, float *y, int ldy) {
+TILE void wide_panels(const panel_form f, const uint8_t *panels, const columns *x, float *y, int ldy) {
     const size_t blocks = (size_t)(x->cols / BLOCK_INPUTS), whole = blocks / 8, rest = blocks % 8;
-    const size_t panel_bytes = whole * stretch_bytes(type, 8) + (rest ? stretch_bytes(type, rest) : 0);
+    const size_t panel_bytes = whole * stretch_bytes(f, 8) + (rest ? stretch_bytes(f, rest) : 0);
     const int    tiles = column_tiles(x->n);
     for (int t = 0; t < tiles; t += MOST_TILES)
-        wide_group(type, panels, panel_bytes, x, t, t + MOST_TILES < tiles ? t + MOST_TILES : tiles, y, ldy);
+        wide_group(f, panels, panel_bytes, x, t, t + MOST_TILES < tiles ? t + MOST_TILES : tiles, y, ldy);
 }
 
-void wide_q4_0_avx512(const uint8_t *panels, const columns *x, float *y, int ldy) {
-    wide_panels(BLOCK_Q4_0, panels, x, y, ldy);
-}
-
-void wide_q8_0_avx512(const uint8_t *panels, const columns *x, float *y, int ldy) {
-    wide_panels(BLOCK_Q8_0, panels, x, y, ldy);
-}
-
-void wide_q4_k_avx512(const uint8_t *panels, const columns *x, float *y, int ldy) {
-    wide_panels(BLOCK_Q4_K, panels, x, y, ldy);
-}
-
-void wide_q6_k_avx512(const uint8_t *panels, const columns *x, float *y, int ldy) {
-    wide_panels(BLOCK_Q6_K, panels, x, y, ldy);
-}
+#define WIDE_PANELS(name, type)                                                                                        \
+    void wide_##name##_avx512(const uint8_t *panels, const columns *x, float *y, int ldy) {                            \
+        wide_panels(form_of(BLOCK_##type), panels, x, y, ldy);                                                         \
+    }
+INT8_TYPES(WIDE_PANELS)
 #else
 typedef int pare_no_avx512_wide;
 #endif

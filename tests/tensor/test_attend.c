@@ -86,6 +86,8 @@ typedef struct batch {
     int    rows, dim;
     float *q, *peak, *sum, *acc;
     int   *limit;
+    int   *low; /* NULL: all 0 */
+    float  cap;
 } batch;
 
 static void batch_clear(batch *b) {
@@ -119,6 +121,7 @@ static void batch_free(batch *b) {
     free(b->peak);
     free(b->sum);
     free(b->limit);
+    free(b->low);
 }
 
 /* Rows [row, row + rows) over the positions [from, to), with scratch of exactly the size that is asked for. */
@@ -134,6 +137,8 @@ static void attend_part(const kernels *k, const history *h, batch *b, int row, i
                      .rows = rows,
                      .q = b->q + (size_t)row * (size_t)b->dim,
                      .limit = b->limit + row,
+                     .low = b->low ? b->low + row : NULL,
+                     .cap = b->cap,
                      .peak = b->peak + row,
                      .sum = b->sum + row,
                      .acc = b->acc + (size_t)row * (size_t)b->dim,
@@ -159,16 +164,18 @@ static void rounded_query(const float *q, int dim, float *out) {
     }
 }
 
-/* softmax(q k^T) v in double precision; size: the same of the values' magnitudes. */
-static void reference(const float *q, const float *keys, const float *values, int n, int dim, double *out,
-                      double *size) {
+/* softmax(q k^T) v over the positions [low, n) in double precision; size: the same of the values' magnitudes. */
+static void reference(const float *q, const float *keys, const float *values, int low, int n, int dim, double cap,
+                      double *out, double *size) {
     double *p = calloc((size_t)n, sizeof *p), peak = -INFINITY, sum = 0;
-    for (int t = 0; t < n; t++) {
+    for (int t = low; t < n; t++) {
         for (int d = 0; d < dim; d++)
             p[t] += (double)q[d] * (double)keys[(size_t)t * (size_t)dim + (size_t)d];
+        if (cap > 0)
+            p[t] = cap * tanh(p[t] / cap);
         peak = fmax(peak, p[t]);
     }
-    for (int t = 0; t < n; t++)
+    for (int t = low; t < n; t++)
         sum += p[t] = exp(p[t] - peak);
     memset(out, 0, (size_t)dim * sizeof *out);
     memset(size, 0, (size_t)dim * sizeof *size);
@@ -193,7 +200,8 @@ static void check_rows(const char *isa, const history *h, const batch *b, bool e
         memcpy(q, b->q + at, (size_t)dim * sizeof *q);
         if (exact && quantised(h->l.type))
             rounded_query(b->q + at, dim, q);
-        reference(q, exact ? h->k_held : h->k, exact ? h->v_held : h->v, b->limit[r], dim, expected, size);
+        reference(q, exact ? h->k_held : h->k, exact ? h->v_held : h->v, b->low ? b->low[r] : 0, b->limit[r], dim,
+                  (double)b->cap, expected, size);
         for (int d = 0; d < dim; d++) {
             double diff = (double)b->acc[at + (size_t)d] / (double)b->sum[r] - expected[d];
             wrong += diff * diff;
@@ -240,6 +248,26 @@ static void it_is_softmax_of_scores_times_values(void **state) {
                 batch_free(&b);
                 history_free(&h);
             }
+    }
+}
+
+/* Windows that begin anywhere, in the group of the limit or long before it, and a cap that bends most scores. */
+static void windows_and_caps(void **state) {
+    (void)state;
+    static const int lengths[] = {1, 17, 64, 65, 100, 300};
+    EACH(k)
+    EACH_TYPE(t) for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) for (int rows = 1; rows <= 29;
+                                                                                    rows += 14) {
+        history h = history_make(types[t], 64, lengths[l]);
+        batch   b = batch_make(rows, 64, h.n, 4);
+        b.low = calloc((size_t)rows, sizeof *b.low);
+        b.cap = rows > 1 ? 3 : 0;
+        for (int r = 0; r < rows; r++)
+            b.low[r] = (int)(test_random(&seed) % (uint64_t)b.limit[r]);
+        attend_all(k, &h, &b);
+        check_rows(k->name, &h, &b, true, 1e-5);
+        batch_free(&b);
+        history_free(&h);
     }
 }
 
@@ -427,6 +455,7 @@ int main(void) {
     EACH(k) print_message("has %s\n", k->name);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_is_softmax_of_scores_times_values),
+        cmocka_unit_test(windows_and_caps),
         cmocka_unit_test(it_holds_for_large_scores),
         cmocka_unit_test(it_holds_for_long_histories),
         cmocka_unit_test(what_quantising_costs),

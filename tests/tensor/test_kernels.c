@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "random_blocks.h"
 #include "tensor/kernels.h"
 #include "tensor/matrix.h"
 #include "tensor/pack.h"
@@ -50,33 +51,33 @@ typedef struct int8_input {
     size_t   panel_bytes;
 } int8_input;
 
-static const struct {
-    block_type type;
-    int        halves[2]; /* where the f16 scales of a GGUF block lie */
-    int        n_halves, cols;
-} int8_types[] = {
-    {BLOCK_Q4_0, {0}, 1, 32}, {BLOCK_Q8_0, {0}, 1, 32}, {BLOCK_Q4_K, {0, 2}, 2, 256}, {BLOCK_Q6_K, {208}, 1, 256}};
-
-#define INT8_TYPES (sizeof int8_types / sizeof *int8_types)
-
 /* The sums of `n` columns, in plain loops; q and shares are set. */
 static void make_sums(columns *x) {
     size_t   groups = (size_t)(x->cols / 32) * (size_t)x->n;
     int16_t *sums = malloc(groups * sizeof *sums);
-    int32_t *minus8 = malloc(groups * 4), *minus128 = malloc(groups * 4), *minus32 = malloc(groups * 8);
+    int16_t *half_sums = malloc(2 * groups * sizeof *half_sums);
+    int32_t *minus8 = malloc(groups * 4), *minus16 = malloc(groups * 4), *minus128 = malloc(groups * 4),
+            *minus4 = malloc(groups * 8), *minus32 = malloc(groups * 8);
     for (size_t g = 0; g < groups; g++) {
         int sum[2] = {0, 0};
         for (size_t i = 0; i < 32; i++)
             sum[i / 16] += x->q[g * 32 + i];
         sums[g] = (int16_t)(8 * x->shares[g] * (float)(sum[0] + sum[1]));
         minus8[g] = -8 * (sum[0] + sum[1]);
+        minus16[g] = -16 * (sum[0] + sum[1]);
         minus128[g] = -128 * (sum[0] + sum[1]);
-        minus32[2 * g] = -32 * sum[0];
-        minus32[2 * g + 1] = -32 * sum[1];
+        for (size_t h = 0; h < 2; h++) {
+            half_sums[2 * g + h] = (int16_t)(8 * x->shares[g] * (float)sum[h]);
+            minus4[2 * g + h] = -4 * sum[h];
+            minus32[2 * g + h] = -32 * sum[h];
+        }
     }
     x->sums = sums;
+    x->half_sums = half_sums;
     x->minus8 = minus8;
+    x->minus16 = minus16;
     x->minus128 = minus128;
+    x->minus4 = minus4;
     x->minus32 = minus32;
 }
 
@@ -85,14 +86,18 @@ static void free_columns(columns *x) {
     free((void *)x->scales);
     free((void *)x->shares);
     free((void *)x->sums);
+    free((void *)x->half_sums);
     free((void *)x->minus8);
+    free((void *)x->minus16);
     free((void *)x->minus128);
+    free((void *)x->minus4);
     free((void *)x->minus32);
 }
 
-/* `extreme` takes the largest weights and activations everywhere: what overflows, overflows here. */
-static int8_input int8_make(size_t t, int cols, bool extreme) {
-    block_type type = int8_types[t].type;
+/* ALL_ONES_OR_ZERO has the largest activations everywhere too: what overflows, overflows here. */
+static int8_input int8_make(size_t t, int cols, random_bits how) {
+    const bool extreme = how == ALL_ONES_OR_ZERO;
+    block_type type = random_block_types[t].type;
     size_t     row = 0, format = (size_t)block_format_of((int)type)->bytes;
     int8_input in = {.x = {.n = MOST, .cols = cols, .scales = floats(Q8_STRETCHES(cols) * MOST)}};
     float     *shares = malloc((size_t)cols / 32 * MOST * sizeof *shares);
@@ -108,13 +113,8 @@ static int8_input int8_make(size_t t, int cols, bool extreme) {
     assert_true(block_row_bytes(block_format_of((int)type), cols, &row));
     in.panels = aligned_alloc(64, (2 * in.panel_bytes + 63) / 64 * 64);
     uint8_t *rows = malloc(2 * PANEL_ROWS * row);
-    for (size_t i = 0; i < 2 * PANEL_ROWS * row; i++)
-        rows[i] = (uint8_t)(extreme ? (i / row % 2 ? 0xff : 0) : test_random(&seed));
     for (size_t b = 0; b < 2 * PANEL_ROWS * row; b += format)
-        for (int h = 0; h < int8_types[t].n_halves; h++) {
-            uint16_t scale = f32_to_f16(uniform() / 16);
-            memcpy(rows + b + int8_types[t].halves[h], &scale, 2);
-        }
+        random_block(t, how, b / row % 2, &seed, rows + b);
     for (size_t p = 0; p < 2; p++)
         pack_panel(type, rows + p * PANEL_ROWS * row, row, PANEL_ROWS, cols, in.panels + p * in.panel_bytes);
     free(rows);
@@ -126,20 +126,19 @@ static void int8_free(int8_input *in) {
     free(in->panels);
 }
 
+enum { LDY32 = 2 * PANEL_ROWS + 1 };
+
 /* All numbers of columns give the reference's bits, write nothing else, and two panels are as one and one. */
-static void int8_check(const char *what, const int8_input *in, panel_fn reference, panel_fn kernel, panel_fn wide) {
-    enum { LDY = 2 * PANEL_ROWS + 1 };
-    static float expected[MOST * LDY], got[MOST * LDY];
-    for (int n = 1; n <= MOST; n++) {
+static void int8_check(const char *what, const int8_input *in, const float *reference, panel_fn kernel, panel_fn wide,
+                       int step) {
+    static float expected[MOST * LDY32], got[MOST * LDY32];
+    for (int n = 1; n <= MOST; n += step) {
         columns x = columns_from(&in->x, 0, n);
         memset(expected, 0x55, sizeof expected);
+        memcpy(expected, reference, sizeof *expected * (size_t)n * LDY32);
         memset(got, 0x55, sizeof got);
-        for (size_t p = 0; p < 2; p++) {
-            const uint8_t *panel = in->panels + p * in->panel_bytes;
-            reference(panel, &x, expected + p * PANEL_ROWS, LDY);
-            if (!wide)
-                kernel(panel, &x, got + p * PANEL_ROWS, LDY);
-        }
+        for (size_t p = 0; kernel && p < 2; p++)
+            kernel(in->panels + p * in->panel_bytes, &x, got + p * PANEL_ROWS, LDY32);
         if (wide) {
             int          tiles = column_tiles(n), stretches = (int)Q8_STRETCHES(x.cols);
             column_tile *tile = aligned_alloc(64, (size_t)(tiles * stretches) * sizeof *tile);
@@ -147,41 +146,50 @@ static void int8_check(const char *what, const int8_input *in, panel_fn referenc
             for (int i = 0; i < tiles * stretches; i++)
                 column_tile_fill(&x, (size_t)(i / tiles), i % tiles, tile + i);
             x.tiles = tile;
-            wide(in->panels, &x, got, LDY);
+            wide(in->panels, &x, got, LDY32);
             free(tile);
         }
-        assert_same_bits(what, got, expected, MOST * LDY);
+        assert_same_bits(what, got, expected, MOST * LDY32);
     }
+}
+
+static void int8_check_all(size_t t, int cols, random_bits how) {
+    static float     reference[MOST * LDY32];
+    const block_type type = random_block_types[t].type;
+    int8_input       in = int8_make(t, cols, how);
+    memset(reference, 0x55, sizeof reference);
+    for (size_t p = 0; p < 2; p++)
+        kernels_scalar.panel[type](in.panels + p * in.panel_bytes, &in.x, reference + p * PANEL_ROWS, LDY32);
+    EACH(k) {
+        char what[64];
+        snprintf(what, sizeof what, "%s, %s, %d inputs, bits %d", k->name, block_format_of((int)type)->name, cols,
+                 (int)how);
+        /* the scalar kernels take each column for itself: a few numbers of columns do */
+        int8_check(what, &in, reference, k->panel[type], NULL, k == &kernels_scalar ? MOST - 1 : 1);
+        if (k->wide[type])
+            int8_check(what, &in, reference, NULL, k->wide[type], 1);
+    }
+    int8_free(&in);
 }
 
 static void int8_panels_have_the_bits_of_the_reference(void **state) {
     (void)state;
     static const int sizes[] = {32, 64, 352, 2048, 256, 768, 1280};
-    EACH(k)
-    for (size_t t = 0; t < INT8_TYPES; t++)
+    for (size_t t = 0; t < RANDOM_BLOCK_TYPES; t++)
         for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
-            for (int extreme = 0; extreme < 2; extreme++) {
-                block_type type = int8_types[t].type;
-                if (sizes[s] % int8_types[t].cols)
-                    continue;
-                char what[64];
-                snprintf(what, sizeof what, "%s, type %d, %d inputs%s", k->name, (int)type, sizes[s],
-                         extreme ? ", extreme" : "");
-                int8_input in = int8_make(t, sizes[s], extreme);
-                int8_check(what, &in, kernels_scalar.panel[type], k->panel[type], NULL);
-                if (k->wide[type])
-                    int8_check(what, &in, kernels_scalar.panel[type], NULL, k->wide[type]);
-                int8_free(&in);
-            }
+            for (int how = RANDOM_BITS; how <= WILD_SCALES; how++)
+                if (sizes[s] % block_format_of((int)random_block_types[t].type)->values == 0)
+                    int8_check_all(t, sizes[s], (random_bits)how);
 }
 
 /* The reference itself, against the values of the blocks in double precision. */
 static void int8_reference_is_the_product(void **state) {
     (void)state;
     enum { COLS = 768 };
-    for (size_t t = 0; t < INT8_TYPES; t++) {
-        block_type type = int8_types[t].type;
-        int8_input in = int8_make(t, COLS, false);
+    for (size_t i = 0; i < 2 * RANDOM_BLOCK_TYPES; i++) {
+        size_t     t = i / 2;
+        block_type type = random_block_types[t].type;
+        int8_input in = int8_make(t, COLS, i % 2 ? WILD_SCALES : RANDOM_BITS);
         float      row[COLS], y[PANEL_ROWS];
         double     expected[PANEL_ROWS] = {0};
         columns    x = columns_from(&in.x, 0, 1);
@@ -336,10 +344,65 @@ static void norms_and_products(void **state) {
             y[i] = x[i] * 20;
             expected[i] = (double)y[i] / (1 + exp(-(double)y[i])) * (double)w[i];
         }
-        k->silu_mul(y, w, n);
-        close_to(k->name, "silu_mul", n, y, expected, 2e-7);
+        k->activate[ACT_SILU](y, w, n);
+        close_to(k->name, "silu", n, y, expected, 2e-7);
         free(x);
         free(w);
+        free(y);
+        free(expected);
+    }
+}
+
+static double activated(activation act, double x) {
+    switch (act) {
+    case ACT_SILU:
+        return x / (1 + exp(-x));
+    case ACT_GELU_TANH:
+        return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case ACT_GELU_ERF:
+        return 0.5 * x * (1 + erf(x / M_SQRT2));
+    default:
+        return x > 0 ? x * x : 0;
+    }
+}
+
+static void activations_and_layer_norm(void **state) {
+    (void)state;
+    EACH(k) for (size_t l = 0; l < LENGTHS; l++) {
+        int     n = lengths[l];
+        float  *x = floats((size_t)n), *w = floats((size_t)n), *b = floats((size_t)n), *y = floats((size_t)n);
+        double *expected = calloc((size_t)n, sizeof *expected), sum = 0, squares = 0;
+        x[0] = w[0] = 0.5f; /* so that something is left: errors are measured against the size of the whole */
+        for (int act = 0; act < ACTIVATIONS; act++)
+            for (int gated = 0; gated < 2; gated++) {
+                for (int i = 0; i < n; i++) {
+                    y[i] = x[i] * 8;
+                    expected[i] = activated((activation)act, (double)y[i]) * (gated ? (double)w[i] : 1);
+                }
+                k->activate[act](y, gated ? w : NULL, n);
+                close_to(k->name, "activate", n, y, expected, 5e-7);
+            }
+        for (int i = 0; i < n; i++) {
+            y[i] = x[i] * 40;
+            expected[i] = 30 * tanh((double)y[i] / 30);
+        }
+        k->cap(y, 30, n);
+        close_to(k->name, "cap", n, y, expected, 5e-7);
+        for (int i = 0; i < n; i++)
+            sum += (double)(x[i] += 3);
+        for (int i = 0; i < n; i++)
+            squares += ((double)x[i] - sum / n) * ((double)x[i] - sum / n);
+        for (int weighted = 0; weighted < 3; weighted++) {
+            for (int i = 0; i < n; i++)
+                expected[i] = ((double)x[i] - sum / n) / sqrt(squares / n + 1e-2) * (weighted ? (double)w[i] : 1) +
+                              (weighted == 2 ? (double)b[i] : 0);
+            k->layer_norm(x, weighted ? w : NULL, weighted == 2 ? b : NULL, 1e-2f, y, n);
+            if (n > 1) /* of one value nothing but rounding is left */
+                close_to(k->name, "layer_norm", n, y, expected, 2e-6);
+        }
+        free(x);
+        free(w);
+        free(b);
         free(y);
         free(expected);
     }
@@ -391,10 +454,10 @@ static void far_ends_of_the_exponential(void **state) {
         float g[20] = {200, -200, 88.8f, -88.8f, INFINITY, 0}, up[20];
         for (int i = 0; i < 20; i++)
             up[i] = 1;
-        k->silu_mul(g, up, 20);
+        k->activate[ACT_SILU](g, up, 20);
         assert_true(g[0] == 200 && g[1] == 0 && g[2] == 88.8f && fabsf(g[3]) < 1e-30f && g[4] == INFINITY && g[5] == 0);
         float bad[3] = {1, NAN, 2}, ones[3] = {1, 1, 1};
-        k->silu_mul(bad, ones, 3);
+        k->activate[ACT_SILU](bad, ones, 3);
         assert_true(isnan(bad[1]) && !isnan(bad[0]) && !isnan(bad[2]));
     }
 }
@@ -416,6 +479,7 @@ int main(void) {
         cmocka_unit_test(float_panels_are_accurate_and_alike),
         cmocka_unit_test(activations_round_alike),
         cmocka_unit_test(norms_and_products),
+        cmocka_unit_test(activations_and_layer_norm),
         cmocka_unit_test(softmax_and_argmax),
         cmocka_unit_test(far_ends_of_the_exponential),
         cmocka_unit_test(a_lesser_set_can_be_asked_for),
