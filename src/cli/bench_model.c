@@ -8,7 +8,7 @@
 #include "cli/bench.h"
 #include "engine/forward.h"
 
-#define STEP_TOKENS   256 /* of a step of prefill, as the engine's */
+#define STEP_TOKENS   128 /* of a step of prefill, as the engine's */
 #define PROMPT        512
 #define SHARED_PREFIX 2000
 
@@ -23,11 +23,42 @@ static void count_matrix(bench *b, const matrix *w, bool read) {
     }
 }
 
+static void count_vector(bench *b, const float *v, double n) {
+    b->parameters += v ? n : 0;
+}
+
+static void count_ffn(bench *b, const ffn_weights *w, bool read) {
+    count_matrix(b, &w->gate, read);
+    count_matrix(b, &w->up, read);
+    count_matrix(b, &w->down, read);
+}
+
+/* Of experts a step of one token reads those that it uses. */
+static void count_layer(bench *b, const layer_weights *l) {
+    const model_shape  *s = &b->m->shape;
+    const double        q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
+    const matrix *const all[] = {&l->q, &l->k, &l->v, &l->o, &l->router};
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
+        count_matrix(b, all[k], true);
+    }
+    count_ffn(b, &l->ffn, true);
+    for (int i = 0; i < s->experts; i++) {
+        count_ffn(b, &l->experts[i], i < s->experts_used);
+    }
+    count_vector(b, l->attn_norm.weight, s->dim);
+    count_vector(b, l->ffn_norm.weight, s->dim);
+    count_vector(b, l->attn_after.weight, s->dim);
+    count_vector(b, l->ffn_after.weight, s->dim);
+    count_vector(b, l->q_bias, q);
+    count_vector(b, l->k_bias, kv);
+    count_vector(b, l->v_bias, kv);
+    count_vector(b, l->o_bias, s->dim);
+}
+
 /* All parameters, as a model's name counts them. A step reads every matrix, but of an embedding that is not also the
  * output only a few rows. */
 void bench_size_up(bench *b) {
     const model_shape *s = &b->m->shape;
-    int                q = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
     b->parameters = s->dim; /* the output's norm */
     b->step_bytes = 0;
     if (!s->tied) {
@@ -35,13 +66,7 @@ void bench_size_up(bench *b) {
     }
     count_matrix(b, &b->m->output, true);
     for (int i = 0; i < s->layers; i++) {
-        const layer_weights *l = &b->m->layers[i];
-        const matrix *const  all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
-        for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
-            count_matrix(b, all[k], true);
-        }
-        b->parameters +=
-            2.0 * s->dim + (l->q_bias ? q : 0) + (l->k_bias ? kv : 0) + (l->v_bias ? kv : 0) + (l->o_bias ? s->dim : 0);
+        count_layer(b, &b->m->layers[i]);
     }
 }
 

@@ -114,7 +114,7 @@ bool bench_load(bench *b, err *e) {
     int64_t loaded = clock_us();
     waiter  w = {.ended_us = loaded};
     if (!b->type) {
-        const block_format *f = block_format_of((int)b->m->layers[0].gate.type);
+        const block_format *f = block_format_of((int)b->m->layers[0].q.type);
         b->type = f ? f->name : "?";
     }
     if (b->longest) {

@@ -21,8 +21,13 @@ typedef struct attend_set {
 typedef struct attend_item {
     int  set, head, first, n;
     int  from, to;
-    bool last; /* the answer is complete after it */
+    bool begins, ends; /* the rows' state is empty before it; the answer is complete after it */
 } attend_item;
+
+typedef struct item_list {
+    attend_item *items; /* of both rounds */
+    int          n_first, n;
+} item_list;
 
 struct attention {
     const model_shape *shape;
@@ -35,23 +40,25 @@ struct attention {
     int             n;
     int            *order;    /* [n] rows, set by set */
     int            *position; /* [n] of order[i] */
+    int            *until;    /* [n] it sees the positions before */
     int            *sequence; /* [n] */
     attend_set     *sets;
     int             n_sets;
-    attend_item    *items; /* of both rounds */
-    int             n_first, n_items;
+    item_list       whole;    /* the work of a layer that sees the whole history */
+    item_list       windowed; /* and of one that sees a window */
 
     /* The rows of a set lie as [kv head][token][group], so that those of an item lie together; [max_tokens * heads]. */
     float *q, *acc;
     float *peak, *sum;
-    int   *limit;
+    int   *limit, *low;
     char  *scratch;
     size_t scratch_bytes; /* of a thread */
 
     /* The layer at hand. */
-    int          layer;
-    const float *q_in;
-    float       *out;
+    int              layer, window; /* 0: none */
+    const item_list *list;
+    const float     *q_in;
+    float           *out;
 };
 
 /* ---- memory ---- */
@@ -85,12 +92,16 @@ attention *attention_new(const model_shape *shape, pool *p, int max_tokens, err 
     a->position = room(tokens, sizeof *a->position, &ok);
     a->sequence = room(tokens, sizeof *a->sequence, &ok);
     a->sets = room(tokens, sizeof *a->sets, &ok);
-    a->items = room(2 * tokens * (size_t)shape->kv_heads, sizeof *a->items, &ok);
+    a->until = room(tokens, sizeof *a->until, &ok);
+    a->whole.items = room(2 * tokens * (size_t)shape->kv_heads, sizeof *a->whole.items, &ok);
+    if (shape->window)
+        a->windowed.items = room(tokens * (size_t)shape->kv_heads, sizeof *a->windowed.items, &ok);
     a->q = room(rows, (size_t)shape->head_dim * sizeof *a->q, &ok);
     a->acc = room(rows, (size_t)shape->head_dim * sizeof *a->acc, &ok);
     a->peak = room(rows, sizeof *a->peak, &ok);
     a->sum = room(rows, sizeof *a->sum, &ok);
     a->limit = room(rows, sizeof *a->limit, &ok);
+    a->low = room(rows, sizeof *a->low, &ok);
     a->scratch_bytes = (attend_scratch(most_rows(a), shape->head_dim) + tokens + 63) / 64 * 64;
     a->scratch = room((size_t)pool_threads(p), a->scratch_bytes, &ok);
     if (!ok) {
@@ -108,13 +119,16 @@ void attention_free(attention *a) {
     free(a->order);
     free(a->position);
     free(a->sequence);
+    free(a->until);
     free(a->sets);
-    free(a->items);
+    free(a->whole.items);
+    free(a->windowed.items);
     free(a->q);
     free(a->acc);
     free(a->peak);
     free(a->sum);
     free(a->limit);
+    free(a->low);
     free(a->scratch);
     free(a);
 }
@@ -131,9 +145,11 @@ static int common(const attention *a, int i, int j) {
     return groups * ATTEND_GROUP;
 }
 
-static void put(attention *a, const forward_token *tokens, const int *rows, int row) {
+/* `until` of a row whose run of its sequence ends with the token `last`. */
+static void put(attention *a, const forward_token *tokens, const int *rows, int row, int last) {
     a->order[a->n] = row;
     a->position[a->n] = tokens[rows[row]].position;
+    a->until[a->n] = tokens[a->shape->causal ? rows[row] : last].position + 1;
     a->sequence[a->n++] = tokens[rows[row]].sequence;
 }
 
@@ -142,9 +158,11 @@ static int take_chunk(attention *a, const forward_token *tokens, const int *rows
     int         most = CHUNK_ROWS / a->group > 1 ? CHUNK_ROWS / a->group : 1;
     attend_set *set = &a->sets[a->n_sets++];
     *set = (attend_set){.first = a->n};
-    int sequence = tokens[rows[row]].sequence;
-    while (row < n && set->n < most && tokens[rows[row]].sequence == sequence) {
-        put(a, tokens, rows, row++);
+    int sequence = tokens[rows[row]].sequence, end = row;
+    while (end < n && tokens[rows[end]].sequence == sequence)
+        end++;
+    while (row < end && set->n < most) {
+        put(a, tokens, rows, row++, rows[end - 1]);
         set->n++;
     }
     return row;
@@ -162,12 +180,12 @@ static void gather_sharers(attention *a, const forward_token *tokens, const int 
     int         at = a->n;
     attend_set *set = &a->sets[a->n_sets++];
     *set = (attend_set){.first = at, .n = 1};
-    put(a, tokens, rows, row);
+    put(a, tokens, rows, row, rows[row]);
     taken[row] = 1;
     for (int other = row + 1; other < n && set->n < most; other++) {
         if (taken[other] || !alone(tokens, rows, other, n))
             continue;
-        put(a, tokens, rows, other);
+        put(a, tokens, rows, other, rows[other]);
         int shared = common(a, at, a->n - 1);
         /* who shares less than half of what the others do stays alone: the common part is that of all */
         if (shared == 0 || (set->shared && shared * 2 < set->shared)) {
@@ -180,24 +198,49 @@ static void gather_sharers(attention *a, const forward_token *tokens, const int 
     }
 }
 
-static void add_item(attention *a, int set, int first, int n, int from, int to, bool last) {
-    for (int head = 0; head < a->shape->kv_heads; head++)
-        a->items[a->n_items++] = (attend_item){set, head, first, n, from, to, last};
+static void add_item(const attention *a, item_list *list, attend_item item) {
+    for (item.head = 0; item.head < a->shape->kv_heads; item.head++)
+        list->items[list->n++] = item;
 }
 
-static void list_items(attention *a) {
-    a->n_items = 0;
-    for (int s = 0; s < a->n_sets; s++)
-        if (a->sets[s].shared)
-            add_item(a, s, a->sets[s].first, a->sets[s].n, 0, a->sets[s].shared, false);
-    a->n_first = a->n_items;
+/* The common parts, then what is left of each. */
+static void list_whole(attention *a) {
+    item_list *list = &a->whole;
+    list->n = 0;
     for (int s = 0; s < a->n_sets; s++) {
         const attend_set *set = &a->sets[s];
-        if (set->shared || set->n == 1) {
-            for (int i = set->first; i < set->first + set->n; i++)
-                add_item(a, s, i, 1, set->shared, a->position[i] + 1, true);
-        } else {
-            add_item(a, s, set->first, set->n, 0, a->position[set->first + set->n - 1] + 1, true);
+        if (set->shared)
+            add_item(a, list,
+                     (attend_item){.set = s, .first = set->first, .n = set->n, .to = set->shared, .begins = true});
+    }
+    list->n_first = list->n;
+    for (int s = 0; s < a->n_sets; s++) {
+        const attend_set *set = &a->sets[s];
+        attend_item       item = {
+                  .set = s, .first = set->first, .n = 1, .from = set->shared, .begins = !set->shared, .ends = true};
+        if (!set->shared)
+            item.n = set->n;
+        for (; item.first < set->first + set->n; item.first += item.n) {
+            item.to = a->until[item.first + item.n - 1];
+            add_item(a, list, item);
+        }
+    }
+}
+
+/* Windows are short: each set's tokens read their own, or that of the chunk, in one round. */
+static void list_windowed(attention *a) {
+    item_list *list = &a->windowed;
+    list->n = list->n_first = 0;
+    for (int s = 0; s < a->n_sets; s++) {
+        const attend_set *set = &a->sets[s];
+        attend_item       item = {.set = s, .first = set->first, .n = 1, .begins = true, .ends = true};
+        if (!set->shared)
+            item.n = set->n;
+        for (; item.first < set->first + set->n; item.first += item.n) {
+            int low = a->position[item.first] + 1 - a->shape->window;
+            item.from = low > 0 ? low / ATTEND_GROUP * ATTEND_GROUP : 0;
+            item.to = a->until[item.first + item.n - 1];
+            add_item(a, list, item);
         }
     }
 }
@@ -216,7 +259,9 @@ void attention_plan(attention *a, const kv_cache *kv, const forward_token *token
             row = take_chunk(a, tokens, rows, row, n);
         }
     }
-    list_items(a);
+    list_whole(a);
+    if (a->shape->window)
+        list_windowed(a);
 }
 
 void attention_shared(const attention *a, int *tokens, int64_t *positions) {
@@ -241,7 +286,7 @@ static size_t row_at(const attention *a, const attend_item *item, int i) {
 /* Queries come in scaled; the running state is empty. */
 static void begin_rows(attention *a, const attend_item *item, size_t at) {
     int   dim = a->shape->head_dim;
-    float scale = 1.0f / sqrtf((float)dim);
+    float scale = a->shape->attn_scale;
     for (int i = item->first; i < item->first + item->n; i++) {
         const float *from =
             a->q_in +
@@ -250,7 +295,8 @@ static void begin_rows(attention *a, const attend_item *item, size_t at) {
             float *to = a->q + at * (size_t)dim;
             for (int d = 0; d < dim; d++)
                 to[d] = *from++ * scale;
-            a->limit[at] = a->position[i] + 1;
+            a->limit[at] = a->until[i];
+            a->low[at] = a->window && a->position[i] >= a->window ? a->position[i] + 1 - a->window : 0;
             a->peak[at] = -INFINITY;
             a->sum[at] = 0;
         }
@@ -285,36 +331,40 @@ static void do_item(attention *a, const attend_item *item, int thread) {
                         .rows = rows,
                         .q = a->q + at * dim,
                         .limit = a->limit + at,
+                        .low = a->window ? a->low + at : NULL,
+                        .cap = a->shape->attn_cap,
                         .peak = a->peak + at,
                         .sum = a->sum + at,
                         .acc = a->acc + at * dim,
                         .scratch = a->scratch + (size_t)thread * a->scratch_bytes};
-    if (item->from == 0) {
+    if (item->begins) {
         begin_rows(a, item, at);
         memset(span.acc, 0, (size_t)rows * dim * sizeof *span.acc);
     }
     a->k->attend(&span);
-    if (item->last)
+    if (item->ends)
         end_rows(a, item, at);
 }
 
 static void first_round(void *arg, int begin, int end, int thread) {
     attention *a = arg;
     for (int i = begin; i < end; i++)
-        do_item(a, &a->items[i], thread);
+        do_item(a, &a->list->items[i], thread);
 }
 
 static void second_round(void *arg, int begin, int end, int thread) {
     attention *a = arg;
     for (int i = begin; i < end; i++)
-        do_item(a, &a->items[a->n_first + i], thread);
+        do_item(a, &a->list->items[a->list->n_first + i], thread);
 }
 
 void attention_run(attention *a, const kv_cache *kv, int layer, const float *q, float *out) {
     a->kv = kv;
     a->layer = layer;
+    a->window = model_window(a->shape, layer);
+    a->list = a->window ? &a->windowed : &a->whole;
     a->q_in = q;
     a->out = out;
-    pool_run(a->p, a->n_first, 1, first_round, a);
-    pool_run(a->p, a->n_items - a->n_first, 1, second_round, a);
+    pool_run(a->p, a->list->n_first, 1, first_round, a);
+    pool_run(a->p, a->list->n - a->list->n_first, 1, second_round, a);
 }

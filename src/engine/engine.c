@@ -13,38 +13,50 @@
 #define DEFAULT_SEQUENCES   16
 #define DEFAULT_CONTEXT     8192
 #define DEFAULT_QUEUE       1024
-#define DEFAULT_STEP_TOKENS 256
+#define DEFAULT_STEP_TOKENS 128
 #define MOST_SEQUENCES      4096
 #define MOST_STEP_TOKENS    65536
 #define CLEAN_BYTES         512
 
 /* ---- opening and closing ---- */
 
-static bool read_options(engine *g, const engine_options *o, err *e) {
-    int most = g->m->shape.context;
-    g->sequences = o->sequences > 0 ? o->sequences : DEFAULT_SEQUENCES;
-    g->queue = o->queue > 0 ? o->queue : DEFAULT_QUEUE;
-    g->step_tokens = o->step_tokens > 0 ? o->step_tokens : DEFAULT_STEP_TOKENS;
-    g->context = o->context > 0 ? o->context : most < DEFAULT_CONTEXT ? most : DEFAULT_CONTEXT;
-    if (g->context < 2) {
+bool engine_size_of(const model_shape *m, const char *name, const engine_options *o, engine_size *out, err *e) {
+    engine_size s = {.sequences = o->sequences > 0 ? o->sequences : DEFAULT_SEQUENCES,
+                     .queue = o->queue > 0 ? o->queue : DEFAULT_QUEUE,
+                     .step_tokens = o->step_tokens > 0 ? o->step_tokens : DEFAULT_STEP_TOKENS};
+    s.context = o->context > 0 ? o->context : m->context < DEFAULT_CONTEXT ? m->context : DEFAULT_CONTEXT;
+    if (s.context < 2) {
         return err_set(e, ERR_INVALID, "a context of %d token leaves no room for an answer; ask for at least 2",
-                       g->context);
+                       s.context);
     }
-    if (g->context > most) {
-        return err_set(e, ERR_INVALID, "a context of %d tokens is more than the %d that %s was made for", g->context,
-                       most, g->m->name);
+    if (s.context > m->context) {
+        return err_set(e, ERR_INVALID, "a context of %d tokens is more than the %d that %s was made for", s.context,
+                       m->context, name);
     }
-    if (g->sequences > MOST_SEQUENCES || g->step_tokens > MOST_STEP_TOKENS) {
-        return err_set(e, ERR_INVALID, "%d sequences and %d tokens a step: at most %d and %d are possible",
-                       g->sequences, g->step_tokens, MOST_SEQUENCES, MOST_STEP_TOKENS);
+    if (s.sequences > MOST_SEQUENCES || s.step_tokens > MOST_STEP_TOKENS) {
+        return err_set(e, ERR_INVALID, "%d sequences and %d tokens a step: at most %d and %d are possible", s.sequences,
+                       s.step_tokens, MOST_SEQUENCES, MOST_STEP_TOKENS);
     }
-    if (g->context > INT32_MAX / g->sequences) {
-        return err_set(e, ERR_INVALID, "%d sequences of %d tokens are too many; lower one of them", g->sequences,
-                       g->context);
+    if (s.context > INT32_MAX / s.sequences) {
+        return err_set(e, ERR_INVALID, "%d sequences of %d tokens are too many; lower one of them", s.sequences,
+                       s.context);
     }
-    if (g->step_tokens < g->sequences + PACE_LEAST) {
-        g->step_tokens = g->sequences + PACE_LEAST; /* every decoding sequence has its token in each step */
+    if (s.step_tokens < s.sequences + PACE_LEAST) {
+        s.step_tokens = s.sequences + PACE_LEAST; /* every decoding sequence has its token in each step */
     }
+    *out = s;
+    return true;
+}
+
+static bool read_options(engine *g, const engine_options *o, err *e) {
+    engine_size s;
+    if (!engine_size_of(&g->m->shape, g->m->name, o, &s, e)) {
+        return false;
+    }
+    g->sequences = s.sequences;
+    g->context = s.context;
+    g->queue = s.queue;
+    g->step_tokens = s.step_tokens;
     return true;
 }
 
@@ -55,7 +67,8 @@ static bool take_memory(engine *g, const engine_options *o, err *e) {
     g->free_slots = calloc(n, sizeof(*g->free_slots));
     g->rows = calloc(n, sizeof(*g->rows));
     g->batch = calloc((size_t)g->step_tokens, sizeof(*g->batch));
-    if (!g->samplers || !g->jobs || !g->free_slots || !g->rows || !g->batch) {
+    g->masks = g->m->tokens ? calloc(n * mask_words(g->m->shape.vocab), sizeof(*g->masks)) : NULL;
+    if ((g->m->tokens && !g->masks) || !g->samplers || !g->jobs || !g->free_slots || !g->rows || !g->batch) {
         return err_set(e, ERR_MEMORY, "out of memory for an engine of %d sequences", g->sequences);
     }
     for (int i = 0; i < g->sequences; i++) {
@@ -103,6 +116,7 @@ engine *engine_open(const model *m, pool *p, const engine_options *o, err *e) {
     g->m = m;
     g->p = p;
     pthread_mutex_init(&g->lock, NULL);
+    pthread_mutex_init(&g->tree_lock, NULL);
     pthread_condattr_t steady; /* a nap must not last longer because the wall clock was set back */
     pthread_condattr_init(&steady);
     pthread_condattr_setclock(&steady, CLOCK_MONOTONIC);
@@ -135,6 +149,8 @@ void engine_close(engine *g) {
     kv_close(g->kv);
     fair_free(g->line);
     pace_free(g->pace);
+    vocab_tree_free(g->tree);
+    free(g->masks);
     free(g->samplers);
     free(g->jobs);
     free(g->free_slots);
@@ -142,6 +158,7 @@ void engine_close(engine *g) {
     free(g->batch);
     pthread_cond_destroy(&g->work);
     pthread_mutex_destroy(&g->lock);
+    pthread_mutex_destroy(&g->tree_lock);
     free(g);
 }
 
@@ -164,6 +181,9 @@ static bool check_request(const engine *g, const engine_request *r, err *e) {
     }
     if (r->n_stop < 0 || r->n_stop > TEXT_MAX_STOP) {
         return err_set(e, ERR_LIMIT, "%d stop strings are too many; %d are possible", r->n_stop, TEXT_MAX_STOP);
+    }
+    if (r->grammar && !g->m->tokens) {
+        return err_set(e, ERR_UNSUPPORTED, "%s has no tokenizer, so its answers cannot follow a grammar", g->m->name);
     }
     for (int i = 0; i < r->n_tokens; i++) {
         if (r->tokens[i] < 0 || r->tokens[i] >= g->m->shape.vocab) {
@@ -197,7 +217,8 @@ static engine_job *make_job(engine *g, const engine_request *r) {
         arena_free(memory);
         return NULL;
     }
-    bool drop_space = r->fresh_text && g->m->tokens && tokenizer_strips_first_space(g->m->tokens);
+    bool follows = r->grammar && !r->trigger; /* then each byte of the text is the grammar's */
+    bool drop_space = r->fresh_text && !follows && g->m->tokens && tokenizer_strips_first_space(g->m->tokens);
     j->g = g;
     j->memory = memory;
     j->ask = *r;
@@ -209,6 +230,22 @@ static engine_job *make_job(engine *g, const engine_request *r) {
         return NULL;
     }
     return j;
+}
+
+static vocab_tree *tree_of(engine *g, err *e) {
+    pthread_mutex_lock(&g->tree_lock);
+    if (!g->tree) {
+        g->tree = vocab_tree_new(g->m->tokens, g->m->shape.vocab, e);
+    }
+    vocab_tree *tree = g->tree;
+    pthread_mutex_unlock(&g->tree_lock);
+    return tree;
+}
+
+static bool begin_grammar(engine *g, engine_job *j, const engine_request *r, err *e) {
+    vocab_tree *tree = r->grammar ? tree_of(g, e) : NULL;
+    j->match = tree ? matcher_new(r->grammar, tree, r->trigger, e) : NULL;
+    return !r->grammar || j->match;
 }
 
 static int clamp_priority(int priority) {
@@ -249,7 +286,7 @@ engine_job *engine_submit(engine *g, const engine_request *r, err *e) {
         err_set(e, ERR_MEMORY, "out of memory for a prompt of %d tokens", r->n_tokens);
         return NULL;
     }
-    if (!stand_in_line(g, j, e)) {
+    if (!begin_grammar(g, j, r, e) || !stand_in_line(g, j, e)) {
         job_free(j);
         return NULL;
     }

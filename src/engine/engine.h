@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "engine/grammar.h"
 #include "engine/kv.h"
 #include "engine/sample.h"
 #include "model/model.h"
@@ -23,7 +24,7 @@ typedef struct engine_options {
     int         sequences;   /* running at once; 0: 16 */
     int         context;     /* tokens a sequence, prompt and answer; 0: the model's, at most 8192 */
     int         queue;       /* waiting jobs at most; 0: 1024 */
-    int         step_tokens; /* most tokens in one step; 0: 256 */
+    int         step_tokens; /* most tokens in one step; 0: 128 */
     int64_t     step_us; /* a step that serves decoding sequences takes no chunk of prefill that would make it longer;
                                 0: 1.8 times what the same step takes without one, at least 20 ms; see pace.h */
     kv_type     kv;
@@ -32,6 +33,13 @@ typedef struct engine_options {
     size_t      kv_disk_bytes; /* 0: see kv.h */
     const char *fingerprint;   /* of the model's file; needed for kv_disk */
 } engine_options;
+
+typedef struct engine_size { /* what the options and their defaults come to */
+    int sequences, context, queue, step_tokens;
+} engine_size;
+
+/* False with a sentence when they are out of range for a model of this shape. */
+bool engine_size_of(const model_shape *m, const char *name, const engine_options *o, engine_size *out, err *e);
 
 /* The model and the pool outlive the engine. */
 engine *engine_open(const model *m, pool *p, const engine_options *o, err *e);
@@ -78,13 +86,19 @@ typedef struct engine_request {
                                     on, computing the rest again; without it the answer ends with FINISH_LENGTH */
     int                slide_keep;
     bool               fresh_text; /* the answer is a text of its own, as in a chat: SPM's first space is dropped */
+    const int32_t *shown; /* control tokens whose text belongs to the answer, as marks of tool calls and reasoning do;
+                                 others have none. Not copied: they outlive the job */
+    int            n_shown;
+    grammar *grammar; /* NULL: none; held. The answer is one that it allows, or ends with FINISH_LENGTH. What it forces
+                            comes without a forward pass of its own (log-probability 0), unless logprobs were asked for */
+    const char *trigger; /* NULL, or copied: anything may come until the text holds it, and then the grammar begins */
     void (*piece)(void *ctx, const engine_piece *p);
     void (*done)(void *ctx, const engine_result *r);
     void *ctx;
 } engine_request;
 
 /* Fails with ERR_INVALID when the prompt is empty, an id is out of range or (without `slide`) the prompt leaves no room in
- * the context (the sentence names both numbers), with ERR_BUSY when the queue is full. The job belongs to the engine: it is gone after
+ * the context (the sentence names both numbers), with ERR_UNSUPPORTED for a grammar without a tokenizer, with ERR_BUSY when the queue is full. The job belongs to the engine: it is gone after
  * its `done` has returned, and must not be used from then on. */
 engine_job *engine_submit(engine *g, const engine_request *r, err *e);
 /* Safe from any thread as long as `done` has not been called; the caller's own lock keeps that true. */

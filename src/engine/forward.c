@@ -5,123 +5,42 @@
  * element-wise step on the same row is done in the same pass over the pool.                                          */
 #include "engine/forward.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "engine/attention.h"
-#include "tensor/kernels.h"
+#include "engine/forward_parts.h"
 
-#define ROW_GRAIN 4 /* rows of element-wise work worth waking a thread for */
-
-struct forward {
-    const model   *m;
-    pool          *p;
-    const kernels *k;
-    int            max_tokens, max_logits;
-    double        *frequency; /* [rope_dim/2] radians a position */
-    activations   *input;
-
-    /* Rows of scratch, all [max_tokens][...]. */
-    float *x;      /* [dim] the residual stream */
-    float *normed; /* [dim] */
-    float *q, *k_new, *v_new;
-    float *mixed;     /* [heads*head_dim] what attention gives */
-    float *projected; /* [dim] what a block adds to x */
-    float *gate, *up; /* [ffn] */
-    float *turn;      /* [rope_dim/2][2] cosine and sine of the row's position */
-    float *logits;    /* [max_logits][vocab] */
-
-    attention *plan; /* who attends to what in this step */
-
-    char  *memory; /* all of the above, one mapping; pages are touched when used */
-    size_t memory_bytes;
-
-    /* The batch at hand; rows[] maps a row to its token once rows have been dropped. */
-    kv_cache            *kv;
-    const forward_token *tokens;
-    int                 *rows;
-    int                  n;
-    int                  layer;
-};
-
-/* ---- memory ---- */
-
-typedef struct carve { /* counts first, hands out then */
-    char  *base;
-    size_t at;
-    bool   overflow;
-} carve;
-
-static float *take(carve *c, int64_t rows, int64_t cols) {
-    size_t bytes;
-    if (__builtin_mul_overflow((size_t)rows, (size_t)cols, &bytes) || bytes > SIZE_MAX / 64) {
-        c->overflow = true;
-        return NULL;
-    }
-    bytes = (bytes * sizeof(float) + 63) & ~(size_t)63;
-    float *given = c->base ? (float *)(void *)(c->base + c->at) : NULL;
-    c->overflow |= __builtin_add_overflow(c->at, bytes, &c->at);
-    return given;
-}
-
-static void lay_out(forward *f, carve *c) {
-    const model_shape *s = &f->m->shape;
-    int64_t            rows = f->max_tokens;
-    int64_t            q_dim = (int64_t)s->heads * s->head_dim;
-    int64_t            kv_dim = (int64_t)s->kv_heads * s->head_dim;
-    f->x = take(c, rows, s->dim);
-    f->normed = take(c, rows, s->dim);
-    f->q = take(c, rows, q_dim);
-    f->k_new = take(c, rows, kv_dim);
-    f->v_new = take(c, rows, kv_dim);
-    f->mixed = take(c, rows, q_dim);
-    f->projected = take(c, rows, s->dim);
-    f->gate = take(c, rows, s->ffn);
-    f->up = take(c, rows, s->ffn);
-    f->turn = take(c, rows, s->rope_dim);
-    f->logits = take(c, f->max_logits, s->vocab);
-    f->rows = (int *)(void *)take(c, rows, 1);
-}
-
-static bool map_scratch(forward *f) {
-    carve count = {0};
-    lay_out(f, &count);
-    if (count.overflow) {
-        return false;
-    }
-    void *memory = mmap(NULL, count.at, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) {
-        return false;
-    }
-    f->memory = memory;
-    f->memory_bytes = count.at;
-    carve real = {.base = f->memory};
-    lay_out(f, &real);
-    return true;
-}
+/* ---- opening ---- */
 
 static int widest(const model_shape *s) {
-    int widest = s->dim > s->ffn ? s->dim : s->ffn;
+    int ffn = s->experts ? s->shared_ffn : s->ffn;
+    int widest = s->dim > ffn ? s->dim : ffn;
     int q_dim = s->heads * s->head_dim;
     return widest > q_dim ? widest : q_dim;
 }
 
-/* The i-th pair of a head turns by base^(-2i/rope_dim) a position, divided by the model's factor for it and by the
- * linear scale. Source: RoFormer, arXiv:2104.09864; factors: Llama 3.1 (rope_freqs.weight). */
-static bool find_frequencies(forward *f) {
+static bool needs_local_turns(const model_shape *s) {
+    return s->window && (s->local_rope_base != s->rope_base || s->local_rope_scale != s->rope_scale);
+}
+
+/* What takes memory of its own, then the scratch. */
+static bool open_parts(forward *f, err *e) {
     const model_shape *s = &f->m->shape;
-    int                pairs = s->rope_dim / 2;
-    f->frequency = calloc((size_t)pairs + 1, sizeof(double));
-    if (!f->frequency) {
+    f->input = activations_new(f->max_tokens, widest(s), e);
+    if (!f->input)
         return false;
+    if (s->experts) {
+        int cols = s->dim > s->expert_ffn ? s->dim : s->expert_ffn;
+        f->expert_input = activations_new(f->max_tokens * s->experts_used, cols, e);
+        if (!f->expert_input)
+            return false;
     }
-    for (int i = 0; i < pairs; i++) {
-        double factor = f->m->rope_factors ? (double)f->m->rope_factors[i] : 1.0;
-        f->frequency[i] = pow((double)s->rope_base, -2.0 * i / s->rope_dim) / factor / (double)s->rope_scale;
-    }
-    return true;
+    f->plan = attention_new(s, f->p, f->max_tokens, e);
+    return f->plan &&
+           (forward_map(f) ||
+            err_set(e, ERR_MEMORY, "out of memory for a forward pass of %d tokens a step; lower the tokens of a step",
+                    f->max_tokens));
 }
 
 forward *forward_new(const model *m, pool *p, int max_tokens, int max_logits, err *e) {
@@ -135,93 +54,88 @@ forward *forward_new(const model *m, pool *p, int max_tokens, int max_logits, er
         return NULL;
     }
     *f = (forward){.m = m, .p = p, .k = kernels_get(), .max_tokens = max_tokens, .max_logits = max_logits};
-    if (max_logits > max_tokens) {
+    f->turns = needs_local_turns(&m->shape) ? TURNS : 1;
+    if (max_logits > max_tokens)
         f->max_logits = max_tokens;
-    }
-    f->input = activations_new(max_tokens, widest(&m->shape), e);
-    if (!f->input) {
+    if (!open_parts(f, e)) {
         forward_free(f);
         return NULL;
     }
-    f->plan = attention_new(&m->shape, p, max_tokens, e);
-    if (!f->plan) {
-        forward_free(f);
-        return NULL;
-    }
-    if (!find_frequencies(f) || !map_scratch(f)) {
-        err_set(e, ERR_MEMORY, "out of memory for a forward pass of %d tokens a step; lower the tokens of a step",
-                max_tokens);
-        forward_free(f);
-        return NULL;
-    }
+    rope_frequencies(f, m->shape.context);
     return f;
 }
 
+void forward_set_context(forward *f, int context) {
+    rope_frequencies(f, context);
+}
+
 void forward_free(forward *f) {
-    if (!f) {
+    if (!f)
         return;
-    }
-    if (f->memory) {
+    if (f->memory)
         munmap(f->memory, f->memory_bytes);
-    }
     activations_free(f->input);
+    activations_free(f->expert_input);
     attention_free(f->plan);
-    free(f->frequency);
     free(f);
 }
 
 /* ---- rows ---- */
 
-static float *row_of(float *base, int row, int width) {
-    return base + (size_t)row * (size_t)width;
+static void norm(const forward *f, const norm_weights *w, const float *x, float *out, int n) {
+    const model_shape *s = &f->m->shape;
+    if (s->arch->norm == NORM_RMS)
+        f->k->rms_norm(x, w->weight, s->norm_eps, out, n);
+    else
+        f->k->layer_norm(x, w->weight, w->bias, s->norm_eps, out, n);
+}
+
+/* x += a row of an embedding that the model may not have. */
+static void add_row(const forward *f, const matrix *m, int row, float *x, float *scratch) {
+    if (!m->rows)
+        return;
+    matrix_row(m, row, scratch);
+    f->k->add(x, scratch, m->cols);
+}
+
+static void scale_row(float *x, float scale, int n) {
+    for (int i = 0; scale != 1 && i < n; i++)
+        x[i] *= scale;
 }
 
 /* Embedding, and the angles that all layers share. */
 static void begin_rows(void *arg, int begin, int end, int thread) {
     (void)thread;
     forward           *f = arg;
-    const model_shape *s = &f->m->shape;
+    const model       *m = f->m;
+    const model_shape *s = &m->shape;
     for (int row = begin; row < end; row++) {
         const forward_token *t = &f->tokens[row];
-        float               *x = row_of(f->x, row, s->dim);
-        float               *turn = row_of(f->turn, row, s->rope_dim);
+        float               *x = row_of(f->x, row, s->dim), *normed = row_of(f->normed, row, s->dim);
         f->rows[row] = row;
-        matrix_row(&f->m->embedding, t->id, x);
-        f->k->rms_norm(x, f->m->layers[0].attn_norm, s->norm_eps, row_of(f->normed, row, s->dim), s->dim);
-        for (int i = 0; i < s->rope_dim / 2; i++) {
-            double angle = t->position * f->frequency[i]; /* double: far positions keep their fraction */
-            turn[2 * i] = (float)cos(angle);
-            turn[2 * i + 1] = (float)sin(angle);
-        }
-    }
-}
-
-static void rope(rope_kind kind, float *head, const float *turn, int rope_dim) {
-    int half = rope_dim / 2;
-    for (int i = 0; i < half; i++) {
-        float *a = kind == ROPE_PAIRS ? &head[2 * i] : &head[i];
-        float *b = kind == ROPE_PAIRS ? &head[2 * i + 1] : &head[i + half];
-        float  c = turn[2 * i], s = turn[2 * i + 1];
-        float  turned = *a * c - *b * s;
-        *b = *a * s + *b * c;
-        *a = turned;
-    }
-}
-
-static void turn_heads(const forward *f, float *heads, int count, const float *turn) {
-    const model_shape *s = &f->m->shape;
-    if (s->arch->rope == ROPE_NONE) {
-        return;
-    }
-    for (int h = 0; h < count; h++) {
-        rope(s->arch->rope, row_of(heads, h, s->head_dim), turn, s->rope_dim);
+        matrix_row(&m->embedding, t->id, x);
+        scale_row(x, s->embedding_scale, s->dim);
+        add_row(f, &m->positions, t->position, x, normed);
+        add_row(f, &m->token_types, 0, x, normed);
+        if (m->embedding_norm.weight)
+            norm(f, &m->embedding_norm, x, x, s->dim);
+        if (block_input(f) == f->normed)
+            norm(f, &m->layers[0].attn_norm, x, normed, s->dim);
+        rope_turns(f, t->position, row_of(f->turn, row, f->turns * s->rope_dim));
     }
 }
 
 static void add_bias(const forward *f, float *row, const float *bias, int n) {
-    if (bias) {
+    if (bias)
         f->k->add(row, bias, n);
-    }
+}
+
+static void norm_heads(const forward *f, const norm_weights *w, float *heads, int count) {
+    const model_shape *s = &f->m->shape;
+    if (s->arch->qk == QK_NORM_WHOLE)
+        norm(f, w, heads, heads, count * s->head_dim);
+    for (int h = 0; s->arch->qk == QK_NORM_HEAD && h < count; h++)
+        norm(f, w, row_of(heads, h, s->head_dim), row_of(heads, h, s->head_dim), s->head_dim);
 }
 
 /* From projections to queries, and to keys and values in the cache. */
@@ -234,63 +148,106 @@ static void place_rows(void *arg, int begin, int end, int thread) {
     int                  kv_dim = s->kv_heads * s->head_dim;
     for (int row = begin; row < end; row++) {
         const forward_token *t = &f->tokens[row];
-        const float         *turn = row_of(f->turn, row, s->rope_dim);
+        const float         *turn = row_of(f->turn, row, f->turns * s->rope_dim);
         float               *q = row_of(f->q, row, q_dim);
         float               *k = row_of(f->k_new, row, kv_dim);
         float               *v = row_of(f->v_new, row, kv_dim);
         add_bias(f, q, w->q_bias, q_dim);
         add_bias(f, k, w->k_bias, kv_dim);
         add_bias(f, v, w->v_bias, kv_dim);
-        turn_heads(f, q, s->heads, turn);
-        turn_heads(f, k, s->kv_heads, turn);
+        norm_heads(f, &w->q_norm, q, s->heads);
+        norm_heads(f, &w->k_norm, k, s->kv_heads);
+        rope_heads(f, q, s->heads, turn);
+        rope_heads(f, k, s->kv_heads, turn);
         kv_write(f->kv, f->layer, t->sequence, t->position, k, v);
     }
 }
 
-static void add_and_norm(forward *f, int row, const float *bias, const float *norm) {
+/* The residual stream takes what a part of a layer gave; arch.h's norm_place says how. */
+static void add_part(const forward *f, int row, const float *bias, const norm_weights *after) {
     const model_shape *s = &f->m->shape;
-    float             *x = row_of(f->x, row, s->dim);
-    f->k->add(x, row_of(f->projected, row, s->dim), s->dim);
-    add_bias(f, x, bias, s->dim);
-    f->k->rms_norm(x, norm, s->norm_eps, row_of(f->normed, row, s->dim), s->dim);
+    float             *x = row_of(f->x, row, s->dim), *given = row_of(f->projected, row, s->dim);
+    norm_place         at = s->arch->place;
+    add_bias(f, given, bias, s->dim);
+    if (at == NORM_AROUND || at == NORM_AFTER)
+        norm(f, after, given, given, s->dim);
+    scale_row(given, s->residual_scale, s->dim);
+    f->k->add(x, given, s->dim);
+    if (at == NORM_SUM)
+        norm(f, after, x, x, s->dim);
 }
 
 static void after_attention(void *arg, int begin, int end, int thread) {
     (void)thread;
     forward             *f = arg;
+    const model_shape   *s = &f->m->shape;
     const layer_weights *w = &f->m->layers[f->layer];
     for (int row = begin; row < end; row++) {
-        add_and_norm(f, row, w->o_bias, w->ffn_norm);
+        float *x = row_of(f->x, row, s->dim), *normed = row_of(f->normed, row, s->dim);
+        if (s->parallel &&
+            w->ffn_norm.weight) /* both parts read the same x; without a norm of its own the same normed */
+            norm(f, &w->ffn_norm, x, normed, s->dim);
+        add_part(f, row, w->o_bias, &w->attn_after);
+        if (!s->parallel && block_input(f) == f->normed)
+            norm(f, &w->ffn_norm, x, normed, s->dim);
     }
 }
 
-static void activate(void *arg, int begin, int end, int thread) {
+float *forward_activate(const forward *f, const ffn_weights *w, float *gate, float *up, int n) {
+    activate_fn act = f->k->activate[f->m->shape.arch->act];
+    add_bias(f, up, w->up_bias, n);
+    if (!w->gate.rows) {
+        act(up, NULL, n);
+        return up;
+    }
+    add_bias(f, gate, w->gate_bias, n);
+    act(gate, up, n);
+    return gate;
+}
+
+static void activate_rows(void *arg, int begin, int end, int thread) {
     (void)thread;
     forward *f = arg;
     int      ffn = f->m->shape.ffn;
-    for (int row = begin; row < end; row++) {
-        f->k->silu_mul(row_of(f->gate, row, ffn), row_of(f->up, row, ffn), ffn);
-    }
+    for (int row = begin; row < end; row++)
+        forward_activate(f, &f->m->layers[f->layer].ffn, row_of(f->gate, row, ffn), row_of(f->up, row, ffn), ffn);
 }
 
 static void after_ffn(void *arg, int begin, int end, int thread) {
     (void)thread;
-    forward     *f = arg;
-    bool         last = f->layer + 1 == f->m->shape.layers;
-    const float *norm = last ? f->m->output_norm : f->m->layers[f->layer + 1].attn_norm;
+    forward             *f = arg;
+    const model_shape   *s = &f->m->shape;
+    const layer_weights *w = &f->m->layers[f->layer];
+    bool                 last = f->layer + 1 == s->layers;
+    const norm_weights  *next = last ? &f->m->output_norm : &f->m->layers[f->layer + 1].attn_norm;
+    bool                 is_normed = last ? s->arch->place != NORM_SUM : block_input(f) == f->normed;
     for (int row = begin; row < end; row++) {
-        add_and_norm(f, row, NULL, norm);
+        add_part(f, row, s->experts ? NULL : w->ffn.down_bias, &w->ffn_after);
+        if (is_normed)
+            norm(f, next, row_of(f->x, row, s->dim), row_of(f->normed, row, s->dim), s->dim);
+    }
+}
+
+static void end_logits(void *arg, int begin, int end, int thread) {
+    (void)thread;
+    forward           *f = arg;
+    const model_shape *s = &f->m->shape;
+    for (int row = begin; row < end; row++) {
+        float *logits = row_of(f->logits, row, s->vocab);
+        add_bias(f, logits, f->m->output_bias, s->vocab);
+        scale_row(logits, s->logit_scale, s->vocab);
+        if (s->logit_cap > 0)
+            f->k->cap(logits, s->logit_cap, s->vocab);
     }
 }
 
 /* ---- layers ---- */
 
-static void each_row(forward *f, pool_fn fn) {
+void forward_each_row(forward *f, pool_fn fn) {
     pool_run(f->p, f->n, ROW_GRAIN, fn, f);
 }
 
-/* y[i] = w[i] x for matrices that share their input. */
-static void project(forward *f, const float *x, int cols, int count, const matrix *const *w, float *const *y) {
+void forward_project(forward *f, const float *x, int cols, int count, const matrix *const *w, float *const *y) {
     int      ldy[3];
     unsigned forms = 0;
     for (int i = 0; i < count; i++) {
@@ -301,18 +258,22 @@ static void project(forward *f, const float *x, int cols, int count, const matri
     matrix_multiply(f->p, count, w, f->input, y, ldy);
 }
 
-/* What follows the last layer's cache entries serves the logits alone: rows that want none end here. */
+static void keep_row(float *rows, int from, int to, int width) {
+    memcpy(row_of(rows, to, width), row_of(rows, from, width), (size_t)width * sizeof(float));
+}
+
+/* What follows the last layer's cache entries serves the wanted rows alone: the others end here. */
 static void keep_wanted_rows(forward *f) {
     const model_shape *s = &f->m->shape;
-    int                q_dim = s->heads * s->head_dim;
     int                kept = 0;
     for (int row = 0; row < f->n; row++) {
-        if (!f->tokens[row].logits) {
+        if (!f->tokens[row].logits)
             continue;
-        }
         if (kept != row) {
-            memcpy(row_of(f->x, kept, s->dim), row_of(f->x, row, s->dim), (size_t)s->dim * sizeof(float));
-            memcpy(row_of(f->q, kept, q_dim), row_of(f->q, row, q_dim), (size_t)q_dim * sizeof(float));
+            keep_row(f->x, row, kept, s->dim);
+            keep_row(f->q, row, kept, s->heads * s->head_dim);
+            if (s->parallel)
+                keep_row(f->normed, row, kept, s->dim);
         }
         f->rows[kept++] = row;
     }
@@ -322,41 +283,60 @@ static void keep_wanted_rows(forward *f) {
 static void attention_block(forward *f) {
     const model_shape   *s = &f->m->shape;
     const layer_weights *w = &f->m->layers[f->layer];
-    project(f, f->normed, s->dim, 3, (const matrix *const[]){&w->q, &w->k, &w->v},
-            (float *const[]){f->q, f->k_new, f->v_new});
-    each_row(f, place_rows);
+    forward_project(f, block_input(f), s->dim, 3, (const matrix *const[]){&w->q, &w->k, &w->v},
+                    (float *const[]){f->q, f->k_new, f->v_new});
+    forward_each_row(f, place_rows);
     if (f->layer + 1 == s->layers) {
         keep_wanted_rows(f);
         attention_plan(f->plan, f->kv, f->tokens, f->rows, f->n);
     }
     attention_run(f->plan, f->kv, f->layer, f->q, f->mixed);
-    project(f, f->mixed, s->heads * s->head_dim, 1, (const matrix *const[]){&w->o}, (float *const[]){f->projected});
-    each_row(f, after_attention);
+    forward_project(f, f->mixed, s->heads * s->head_dim, 1, (const matrix *const[]){&w->o},
+                    (float *const[]){f->projected});
+    forward_each_row(f, after_attention);
+}
+
+static void dense_ffn(forward *f) {
+    const model_shape *s = &f->m->shape;
+    const ffn_weights *w = &f->m->layers[f->layer].ffn;
+    bool               gated = w->gate.rows > 0;
+    forward_project(f, block_input(f), s->dim, gated ? 2 : 1, (const matrix *const[]){&w->up, &w->gate},
+                    (float *const[]){f->up, f->gate});
+    forward_each_row(f, activate_rows);
+    forward_project(f, gated ? f->gate : f->up, s->ffn, 1, (const matrix *const[]){&w->down},
+                    (float *const[]){f->projected});
 }
 
 static void ffn_block(forward *f) {
-    const model_shape   *s = &f->m->shape;
-    const layer_weights *w = &f->m->layers[f->layer];
-    project(f, f->normed, s->dim, 2, (const matrix *const[]){&w->gate, &w->up}, (float *const[]){f->gate, f->up});
-    each_row(f, activate);
-    project(f, f->gate, s->ffn, 1, (const matrix *const[]){&w->down}, (float *const[]){f->projected});
-    each_row(f, after_ffn);
+    if (f->m->shape.experts)
+        experts_run(f);
+    else
+        dense_ffn(f);
+    forward_each_row(f, after_ffn);
 }
 
-const float *forward_run(forward *f, kv_cache *kv, const forward_token *tokens, int n) {
+const float *forward_rows(forward *f, kv_cache *kv, const forward_token *tokens, int n) {
     f->kv = kv;
     f->tokens = tokens;
     f->n = n;
-    each_row(f, begin_rows);
+    forward_each_row(f, begin_rows);
     attention_plan(f->plan, kv, tokens, f->rows, n);
-    for (f->layer = 0; f->layer < f->m->shape.layers; f->layer++) {
+    for (f->layer = 0; f->layer < f->m->shape.layers && f->n > 0; f->layer++) {
         attention_block(f);
-        if (f->n == 0) {
-            return f->logits; /* nobody wants any */
-        }
-        ffn_block(f);
+        if (f->n > 0) /* somebody wants rows */
+            ffn_block(f);
     }
-    project(f, f->normed, f->m->shape.dim, 1, (const matrix *const[]){&f->m->output}, (float *const[]){f->logits});
+    return f->m->shape.arch->place == NORM_SUM ? f->x : f->normed;
+}
+
+const float *forward_run(forward *f, kv_cache *kv, const forward_token *tokens, int n) {
+    const model_shape *s = &f->m->shape;
+    const float       *rows = forward_rows(f, kv, tokens, n);
+    if (f->n == 0 || s->headless)
+        return rows;
+    forward_project(f, rows, s->dim, 1, (const matrix *const[]){&f->m->output}, (float *const[]){f->logits});
+    if (f->m->output_bias || s->logit_scale != 1 || s->logit_cap > 0)
+        pool_run(f->p, f->n, 1, end_logits, f);
     return f->logits;
 }
 

@@ -25,9 +25,17 @@ typedef struct forward_token {
 forward *forward_new(const model *m, pool *p, int max_tokens, int max_logits, err *e);
 void     forward_free(forward *f);
 
+/* For how many positions the pass will be used, where that changes the model (LongRoPE); at first the model's context.
+ * Not between the tokens of a sequence. */
+void forward_set_context(forward *f, int context);
+
 /* Ids, sequences and positions must be in range (the caller checked them). Returns the logits of the wanted tokens in
- * order, [wanted][vocab], valid until the next call. Each row has the same bits whatever else is in the batch. */
+ * order, [wanted][vocab], valid until the next call. Each row has the same bits whatever else is in the batch. A model
+ * whose attention looks both ways wants all tokens of a sequence in one call. A headless model gives forward_rows. */
 const float *forward_run(forward *f, kv_cache *kv, const forward_token *tokens, int n);
+
+/* The same up to the last norm: [wanted][dim], what embeddings are made of. */
+const float *forward_rows(forward *f, kv_cache *kv, const forward_token *tokens, int n);
 
 /* Of the last run: tokens whose history was read together with others', and the positions that were not read again for
  * it (a layer). */

@@ -109,6 +109,8 @@ kv_usage kv_usage_read(const kv_cache *kv);
 
 /* Bytes that `tokens` positions take. */
 size_t kv_bytes_of(const model_shape *shape, kv_type type, int64_t tokens);
+/* Bytes that kv_open would take with these options; 0 when it would refuse them. */
+size_t kv_bytes_taken(const model_shape *shape, const kv_options *o);
 
 /* For tests: how many more tokens, beyond those committed, kv_reserve could give this sequence now. */
 int kv_room(const kv_cache *kv, int sequence);

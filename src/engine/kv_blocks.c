@@ -87,6 +87,11 @@ size_t kv_bytes_of(const model_shape *shape, kv_type type, int64_t tokens) {
     return multiply(blocks, block, &bytes) ? bytes : SIZE_MAX;
 }
 
+size_t kv_bytes_taken(const model_shape *shape, const kv_options *o) {
+    kv_blocks k = {0};
+    return choose_sizes(&k, shape, o, NULL) ? k.bytes : 0;
+}
+
 /* ---- memory ---- */
 
 bool kv_blocks_open(kv_blocks *k, const model_shape *shape, const kv_options *o, err *e) {

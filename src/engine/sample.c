@@ -299,14 +299,38 @@ static int32_t draw(sampler *s) {
     return s->id[last];
 }
 
-static int32_t choose(sampler *s, const float *logits) {
+/* Only what the mask allows stays a candidate. */
+static void number_allowed(sampler *s, const uint64_t *mask) {
+    s->n = 0;
+    for (int base = 0; base < s->vocab; base += 64) {
+        for (uint64_t word = mask[base / 64]; word; word &= word - 1) {
+            int id = base + __builtin_ctzll(word); /* gcc and clang: the lowest bit that is set */
+            if (id < s->vocab) {
+                s->id[s->n] = id;
+                s->value[s->n++] = s->value[id];
+            }
+        }
+    }
+}
+
+static int32_t choose(sampler *s, const float *logits, const uint64_t *mask) {
     bool greedy = !(s->how.temperature > 0);
     load(s, logits);
     penalise(s);
-    if (greedy) {
+    if (greedy && !mask) {
         return s->k->argmax(s->value, s->vocab);
     }
-    number_candidates(s);
+    if (mask) {
+        number_allowed(s, mask);
+    } else {
+        number_candidates(s);
+    }
+    if (s->n == 0) {
+        return -1;
+    }
+    if (greedy) {
+        return s->id[s->k->argmax(s->value, s->n)];
+    }
     filter_top_k(s, s->how.top_k);
     filter_top_p(s, s->how.top_p);
     filter_min_p(s, s->how.min_p);
@@ -352,12 +376,26 @@ static float report_top(sampler *s, const float *logits, sampled *out) {
     return log_total;
 }
 
+void sampler_note(sampler *s, int32_t id) {
+    if (id >= 0 && id < s->vocab) {
+        remember(s, id, 1);
+    }
+}
+
 void sampler_next(sampler *s, const float *logits, sampled *out) {
+    sampler_next_of(s, logits, NULL, out);
+}
+
+void sampler_next_of(sampler *s, const float *logits, const uint64_t *mask, sampled *out) {
     out->n_top = 0;
     bool  logprobs = s->how.top_logprobs >= 0;
-    bool  plain = !(s->how.temperature > 0) && s->n_seen == 0;
+    bool  plain = !mask && !(s->how.temperature > 0) && s->n_seen == 0;
     float log_total = logprobs ? report_top(s, logits, out) : 0;
-    int   id = plain && !logprobs ? s->k->argmax(logits, s->vocab) : choose(s, logits);
+    int   id = plain && !logprobs ? s->k->argmax(logits, s->vocab) : choose(s, logits, mask);
+    if (id < 0 && mask) {
+        out->token = (token_logprob){.id = -1};
+        return;
+    }
     if (id < 0 || id >= s->vocab) { /* an arg-max over nothing but NaN */
         id = 0;
     }

@@ -1,6 +1,6 @@
 /* sample.h - from logits to the next token.
  *
- * Order: penalties, then (temperature 0) the arg-max, or top-k, top-p, min-p, temperature and a draw. The random
+ * Order: the mask, penalties, then (temperature 0) the arg-max, or top-k, top-p, min-p, temperature and a draw. The random
  * numbers depend on the seed and on the number of tokens drawn so far, on nothing else: same seed, same answer,
  * whatever else is in the batch.                                                                                     */
 #ifndef PARE_ENGINE_SAMPLE_H
@@ -46,5 +46,10 @@ void     sampler_free(sampler *s);
 void     sampler_begin(sampler *s, const sampling *how, const int32_t *prompt, int n);
 /* Chooses and remembers one token. `logits` [vocab] is not changed. */
 void     sampler_next(sampler *s, const float *logits, sampled *out);
+/* The same among the tokens whose bit is set in `mask` (mask.h), before all filters; id -1 when there is none. NULL: any.
+ * Log-probabilities stay the model's own, over all tokens. */
+void     sampler_next_of(sampler *s, const float *logits, const uint64_t *mask, sampled *out);
+/* Remembers a token that was not drawn, for the penalties. */
+void     sampler_note(sampler *s, int32_t id);
 
 #endif

@@ -20,6 +20,7 @@
 /* ---- the end of a job ---- */
 
 void job_free(engine_job *j) {
+    matcher_free(j->match);
     text_free(&j->text);
     arena_free(j->memory); /* and with it j */
 }
@@ -71,8 +72,9 @@ static void leave(engine *g, int index, engine_finish how, const char *stop_text
     finish(j, how, stop_text, why);
 }
 
+/* Goes on with what was drawn last, and what the grammar forced after it. */
 static bool decodes(const engine_job *j) {
-    return j->generated > 0 && j->n - j->position == 1;
+    return j->generated > 0 && j->n - j->position <= 1 + j->forced;
 }
 
 /* Closes the gaps of those who left, and tells how things stand. */
@@ -197,6 +199,20 @@ static void plan_chunk(engine *g, engine_job *j, int most, bool wait) {
     }
 }
 
+/* Forced tokens come along in one step as far as others leave room, which all have one token and a prompt a few. */
+static int plan_forced(engine *g, int decoding) {
+    int left = g->step_tokens - decoding - PACE_LEAST, planned = 0;
+    for (int i = 0; i < g->n_jobs; i++) {
+        engine_job *j = g->jobs[i];
+        int         more = j->planned ? j->n - j->position - 1 : 0;
+        if (more > 0 && more <= left - planned) {
+            j->want += more;
+            planned += more;
+        }
+    }
+    return planned;
+}
+
 static void plan(engine *g, bool wait) {
     int decoding = 0, others = 0;
     for (int i = 0; i < g->n_jobs; i++) {
@@ -207,7 +223,8 @@ static void plan(engine *g, bool wait) {
         decoding += j->planned;
         others += runs && !j->planned;
     }
-    int left = others ? pace_prefill(g->pace, decoding, others, g->step_tokens - decoding) : 0;
+    int forced = plan_forced(g, decoding);
+    int left = others ? pace_prefill(g->pace, decoding, others, g->step_tokens - decoding - forced) : 0;
     while (left > 0) {
         engine_job *j = next_prefill(g);
         if (!j) {
@@ -245,10 +262,12 @@ static void put_tokens(engine *g, int index) {
 }
 
 static void build_batch(engine *g) {
-    g->n_batch = g->n_rows = g->n_decoding = 0;
+    g->n_batch = g->n_rows = g->n_decoding = g->n_forced = 0;
     for (int i = 0; i < g->n_jobs; i++) {
         if (g->jobs[i]->want > 0) {
-            g->n_decoding += decodes(g->jobs[i]);
+            bool goes_on = decodes(g->jobs[i]);
+            g->n_decoding += goes_on;
+            g->n_forced += goes_on ? g->jobs[i]->want - 1 : 0;
             put_tokens(g, i);
         }
     }
@@ -258,8 +277,12 @@ static void sample_rows(void *arg, int begin, int end, int thread) {
     (void)thread;
     engine *g = arg;
     for (int i = begin; i < end; i++) {
+        wanted      *row = &g->rows[i];
         const float *logits = g->logits + (size_t)i * (size_t)g->m->shape.vocab;
-        sampler_next(g->samplers[g->rows[i].slot], logits, &g->rows[i].choice);
+        matcher     *match = g->jobs[row->index]->match;
+        uint64_t    *mask = match ? g->masks + (size_t)i * mask_words(g->m->shape.vocab) : NULL;
+        bool         masked = match && matcher_mask(match, mask);
+        sampler_next_of(g->samplers[row->slot], logits, masked ? mask : NULL, &row->choice);
     }
 }
 
@@ -272,7 +295,7 @@ static void compute(engine *g) {
     pool_give(g->p);
     pace_note(g->pace, g->n_decoding, g->n_batch - g->n_decoding, us);
     told_set(&g->told.token_ns, (int64_t)(pace_token_us(g->pace) * 1000));
-    told_add(&g->told.prompt_tokens, g->n_batch - g->n_decoding);
+    told_add(&g->told.prompt_tokens, g->n_batch - g->n_decoding - g->n_forced);
     histogram_time(&g->told.step, us);
     histogram_batch(&g->told.batch, g->n_batch);
 }
@@ -301,6 +324,7 @@ static void slide(engine *g, engine_job *j) {
     int left = slide_left(keep, g->context);
     j->slid += j->n - left;
     j->n = left;
+    j->forced = 0;
     j->charged_to = 0; /* asked for, and new work */
 }
 
@@ -321,8 +345,25 @@ static bool ends(const engine *g, const engine_job *j, int32_t id) {
     return g->m->tokens && !j->ask.ignore_eos && tokenizer_ends(g->m->tokens, id);
 }
 
-/* Hands the new token of jobs[index] on and looks whether it was the last one. */
-static void take_token(engine *g, int index, const sampled *choice) {
+static bool is_shown(const engine_job *j, int32_t id) {
+    for (int i = 0; i < j->ask.n_shown; i++) {
+        if (j->ask.shown[i] == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void fail_grammar(engine *g, int index) {
+    err why = {0};
+    err_set(&why, ERR_LIMIT,
+            "the grammar is too ambiguous, or its trigger came within a token, and no token goes on from "
+            "here; make it simpler");
+    leave(g, index, FINISH_ERROR, NULL, &why);
+}
+
+/* Hands a new token of jobs[index] on and looks whether it was the last one. */
+static void give_token(engine *g, int index, const sampled *choice) {
     engine_job *j = g->jobs[index];
     int32_t     id = choice->token.id;
     j->tokens[j->n++] = id;
@@ -332,7 +373,7 @@ static void take_token(engine *g, int index, const sampled *choice) {
         return;
     }
     const char *bytes = "";
-    size_t      n = g->m->tokens ? tokenizer_piece(g->m->tokens, id, false, &bytes) : 0;
+    size_t      n = g->m->tokens ? tokenizer_piece(g->m->tokens, id, is_shown(j, id), &bytes) : 0;
     text_span   shown;
     int         stop = text_add(&j->text, bytes, n, &shown);
     j->ask.piece(j->ask.ctx, &(engine_piece){.text = shown.text, .text_len = shown.len, .choice = choice});
@@ -342,10 +383,36 @@ static void take_token(engine *g, int index, const sampled *choice) {
         leave(g, index, FINISH_ERROR, NULL, &why);
     } else if (stop >= 0) {
         leave(g, index, FINISH_STOP, j->text.stop[stop].bytes, NULL);
+    } else if (j->match && matcher_done(j->match)) {
+        leave(g, index, FINISH_STOP, NULL, NULL);
     } else if (j->generated == j->ask.max_tokens || (j->n >= g->context && !j->ask.slide)) {
         leave(g, index, FINISH_LENGTH, NULL, NULL);
     } else if (j->n >= g->context) {
         slide(g, j);
+    }
+}
+
+/* The token that was drawn, and those that the grammar forces after it. The job may be gone after each. */
+static void take_token(engine *g, int index, const sampled *choice) {
+    engine_job *j = g->jobs[index];
+    int32_t     forced[MASK_FORCED];
+    int32_t     id = choice->token.id;
+    j->forced = 0;
+    if (j->match && (id < 0 || !matcher_accept(j->match, id))) {
+        fail_grammar(g, index);
+        return;
+    }
+    int slid = j->slid;
+    give_token(g, index, choice);
+    if (g->jobs[index] != j || !j->match || j->slid != slid || j->ask.sampling.top_logprobs >= 0) {
+        return;
+    }
+    int n = matcher_forced(j->match, forced, MASK_FORCED);
+    for (int i = 0; i < n && g->jobs[index] == j && j->slid == slid && matcher_accept(j->match, forced[i]); i++) {
+        sampler_note(g->samplers[j->slot], forced[i]);
+        j->forced++;
+        told_add(&g->told.completion_tokens, 1);
+        give_token(g, index, &(sampled){.token = {.id = forced[i]}});
     }
 }
 

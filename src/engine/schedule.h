@@ -14,6 +14,7 @@
 #include "engine/forward.h"
 #include "engine/histogram.h"
 #include "engine/kv.h"
+#include "engine/mask.h"
 #include "engine/pace.h"
 #include "engine/text.h"
 
@@ -29,13 +30,15 @@ struct engine_job {
     fair_ticket    place; /* first, so that a ticket is its job */
     engine        *g;
     arena         *memory; /* holds the job itself */
-    engine_request ask;    /* its pointers are the caller's and are not used after submit */
+    engine_request ask;    /* its pointers are the caller's and, but for `shown`, are not used after submit */
     text_out       text;
     atomic_bool    cancelled;
 
     int32_t *tokens; /* prompt and answer; room for all that may come */
     int      n;      /* known; those at [position, n) are to be computed */
     int      generated;
+    matcher *match;  /* NULL: no grammar */
+    int      forced; /* of the newest tokens: those that the grammar forced after the last one drawn */
 
     job_state state;
     int       slot;
@@ -79,6 +82,7 @@ struct engine {
     kv_cache *kv;
     forward  *pass;
     sampler **samplers; /* one a slot */
+    uint64_t *masks;    /* [sequences][mask_words]: by row of logits; NULL without a tokenizer */
     pace     *pace;
     pthread_t thread;
     bool      started;
@@ -89,6 +93,8 @@ struct engine {
     bool            closing;
     atomic_bool     cancel_seen; /* somebody cancelled: look through the line */
     telling         told;
+    pthread_mutex_t tree_lock; /* guards `tree`, which is made for the first grammar, on its submitter's thread */
+    vocab_tree     *tree;
 
     /* The scheduler thread's own. */
     engine_job   **jobs; /* in slots, by rank */
@@ -98,7 +104,7 @@ struct engine {
     int            n_free;
     bool           stuck; /* nothing could be computed in the last step: wait a little for the disk */
     forward_token *batch;
-    int            n_batch, n_decoding;
+    int            n_batch, n_decoding, n_forced;
     wanted        *rows;
     int            n_rows;
     const float   *logits;

@@ -748,6 +748,14 @@ const char *gguf_key_at(const gguf *g, size_t i, gguf_kind *kind) {
     return g->keys[i].name;
 }
 
+bool gguf_value_at(const gguf *g, size_t i, gguf_value *out) {
+    if (i >= g->key_count)
+        return false;
+    const entry *k = &g->keys[i];
+    *out = (gguf_value){k->kind, k->element, k->count, k->value, k->strings};
+    return true;
+}
+
 size_t gguf_tensor_count(const gguf *g) {
     return g->tensor_count;
 }

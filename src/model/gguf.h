@@ -74,6 +74,15 @@ bool     gguf_array_strings(const gguf *g, const char *key, gguf_str *out, size_
 bool     gguf_array_ints(const gguf *g, const char *key, int32_t *out, size_t count, err *e);
 bool     gguf_array_floats(const gguf *g, const char *key, float *out, size_t count, err *e);
 
+/* The i-th key's value as it lies in the file, for copies that are exact in every kind and bit. */
+typedef struct gguf_value {
+    gguf_kind       kind, element; /* element: of an array */
+    size_t          count;         /* bytes of a string, elements of an array */
+    const void     *bytes;         /* the number, the string or the array's elements; need not be aligned */
+    const gguf_str *strings;       /* of an array of strings */
+} gguf_value;
+bool gguf_value_at(const gguf *g, size_t i, gguf_value *out);
+
 size_t             gguf_key_count(const gguf *g);
 const char        *gguf_key_at(const gguf *g, size_t i, gguf_kind *kind);
 size_t             gguf_tensor_count(const gguf *g);

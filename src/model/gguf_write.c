@@ -184,6 +184,17 @@ void gguf_write_strings(gguf_writer *w, const char *key, const gguf_str *values,
         add_string(&w->keys, values[i].data, values[i].len);
 }
 
+void gguf_write_value(gguf_writer *w, const char *key, const gguf_value *v) {
+    if (v->kind == GGUF_ARRAY && v->element == GGUF_STRING)
+        gguf_write_strings(w, key, v->strings, v->count);
+    else if (v->kind == GGUF_ARRAY)
+        gguf_write_array(w, key, v->element, v->bytes, v->count);
+    else if (v->kind == GGUF_STRING)
+        gguf_write_string(w, key, v->bytes, v->count);
+    else if (begin_key(w, key, v->kind))
+        str_add(&w->keys, v->bytes, kind_bytes(v->kind));
+}
+
 void gguf_write_alignment(gguf_writer *w, uint32_t alignment) {
     if (alignment < 8 || alignment > 65536 || (alignment & (alignment - 1)))
         fail(w, ERR_INTERNAL, "an alignment of %u is not a power of two from 8 to 65536", alignment);

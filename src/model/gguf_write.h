@@ -26,6 +26,8 @@ void gguf_write_text(gguf_writer *w, const char *key, const char *text);
 /* `values`: `count` numbers as they lie in memory, of the width of `kind` (not STRING, not ARRAY). */
 void gguf_write_array(gguf_writer *w, const char *key, gguf_kind kind, const void *values, size_t count);
 void gguf_write_strings(gguf_writer *w, const char *key, const gguf_str *values, size_t count);
+/* A value of another file, in every kind and bit the same. */
+void gguf_write_value(gguf_writer *w, const char *key, const gguf_value *v);
 /* general.alignment as well; a power of two, 8 to 65536. 32 when never called. */
 void gguf_write_alignment(gguf_writer *w, uint32_t alignment);
 

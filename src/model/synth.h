@@ -3,7 +3,7 @@
  * Speed does not depend on what the weights say. Every matrix, the embedding and the output included, is in the given
  * type, or in one of a mixture's two; norms are F32. Weights have a mean of zero and a standard deviation near
  * 1 / sqrt(columns), so that activations and logits stay finite. The vocabulary is SPM with invented tokens (bytes,
- * ASCII, strings of letters): any engine can load the file and encode any text. The same shape, type and seed give the
+ * ASCII, strings of letters), or WordPiece for encoders: any engine can load the file and encode any text. The same shape, type and seed give the
  * same bytes. */
 #ifndef PARE_MODEL_SYNTH_H
 #define PARE_MODEL_SYNTH_H

@@ -1,7 +1,8 @@
 #include "model/weights.h"
 
+#include "model/slots.h"
+
 #include <math.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,98 +16,11 @@ enum {
     TURN_CHUNKS = 1024     /* chunks that are packed before other engines get the pool: some tens of milliseconds */
 };
 
-/* One tensor of the file and its place in the model: a matrix [rows, cols], or a vector of `cols` floats. */
-typedef struct slot {
-    char               name[48];
-    matrix            *m;
-    float            **vector;
-    int64_t            rows, cols;
-    bool               optional;
-    const gguf_tensor *tensor;    /* NULL: optional and absent */
-    size_t             at, bytes; /* in the mapping */
-} slot;
-
-typedef struct slots {
-    slot  *list;
-    size_t count, cap;
-} slots;
-
 /* A run of rows of one slot: what a thread does at a time. */
 typedef struct chunk {
     const slot *slot;
     int64_t     row, rows;
 } chunk;
-
-/* ---- which tensors ---- */
-
-static slot *add(slots *s) {
-    return s->count < s->cap ? &s->list[s->count++] : NULL;
-}
-
-__attribute__((format(printf, 5, 6))) static void want_matrix(slots *s, matrix *m, int64_t rows, int64_t cols,
-                                                              const char *name, ...) {
-    slot *x = add(s);
-    if (!x)
-        return;
-    va_list args;
-    va_start(args, name);
-    vsnprintf(x->name, sizeof x->name, name, args);
-    va_end(args);
-    x->m = m;
-    x->rows = rows;
-    x->cols = cols;
-}
-
-__attribute__((format(printf, 5, 6))) static void want_vector(slots *s, float **v, int64_t n, bool optional,
-                                                              const char *name, ...) {
-    slot *x = add(s);
-    if (!x)
-        return;
-    va_list args;
-    va_start(args, name);
-    vsnprintf(x->name, sizeof x->name, name, args);
-    va_end(args);
-    x->vector = v;
-    x->rows = 1;
-    x->cols = n;
-    x->optional = optional;
-}
-
-static void want_layer(slots *s, layer_weights *l, const model_shape *m, int i) {
-    int64_t q_rows = (int64_t)m->heads * m->head_dim, kv_rows = (int64_t)m->kv_heads * m->head_dim;
-    want_vector(s, &l->attn_norm, m->dim, false, "blk.%d.attn_norm.weight", i);
-    want_matrix(s, &l->q, q_rows, m->dim, "blk.%d.attn_q.weight", i);
-    want_matrix(s, &l->k, kv_rows, m->dim, "blk.%d.attn_k.weight", i);
-    want_matrix(s, &l->v, kv_rows, m->dim, "blk.%d.attn_v.weight", i);
-    want_matrix(s, &l->o, m->dim, q_rows, "blk.%d.attn_output.weight", i);
-    want_vector(s, &l->q_bias, q_rows, true, "blk.%d.attn_q.bias", i);
-    want_vector(s, &l->k_bias, kv_rows, true, "blk.%d.attn_k.bias", i);
-    want_vector(s, &l->v_bias, kv_rows, true, "blk.%d.attn_v.bias", i);
-    want_vector(s, &l->o_bias, m->dim, true, "blk.%d.attn_output.bias", i);
-    want_vector(s, &l->ffn_norm, m->dim, false, "blk.%d.ffn_norm.weight", i);
-    want_matrix(s, &l->gate, m->ffn, m->dim, "blk.%d.ffn_gate.weight", i);
-    want_matrix(s, &l->up, m->ffn, m->dim, "blk.%d.ffn_up.weight", i);
-    want_matrix(s, &l->down, m->dim, m->ffn, "blk.%d.ffn_down.weight", i);
-}
-
-enum { SLOTS_A_LAYER = 13, SLOTS_BESIDE = 4 };
-
-static bool list_slots(model *m, slots *s, err *e) {
-    const model_shape *shape = &m->shape;
-    s->cap = (size_t)shape->layers * SLOTS_A_LAYER + SLOTS_BESIDE;
-    s->list = calloc(s->cap, sizeof *s->list);
-    m->layers = calloc((size_t)shape->layers, sizeof *m->layers);
-    if (!s->list || !m->layers)
-        return err_set(e, ERR_MEMORY, "out of memory for the list of tensors");
-    want_matrix(s, &m->embedding, shape->vocab, shape->dim, "token_embd.weight");
-    for (int i = 0; i < shape->layers; i++)
-        want_layer(s, &m->layers[i], shape, i);
-    want_vector(s, &m->output_norm, shape->dim, false, "output_norm.weight");
-    if (!shape->tied)
-        want_matrix(s, &m->output, shape->vocab, shape->dim, "output.weight");
-    want_vector(s, &m->rope_factors, shape->rope_dim / 2, true, "rope_freqs.weight");
-    return true;
-}
 
 /* ---- does the file have them ---- */
 
@@ -120,10 +34,20 @@ static bool check_slot(slot *x, const gguf *g, err *e) {
     const gguf_tensor *t = x->tensor = gguf_tensor_named(g, x->name);
     if (!t)
         return x->optional || err_set(e, ERR_INVALID, "tensor %s is missing", x->name);
-    int64_t wanted[2] = {x->cols, x->rows};
-    int     dims = x->m ? 2 : 1;
-    if (t->dims != dims || t->shape[0] != wanted[0] || t->shape[1] != wanted[1]) {
-        char is[96], must[48];
+    int64_t wanted[3] = {x->cols, x->all, 1};
+    int     dims = 2;
+    if (x->planes) {
+        dims = 3;
+        wanted[1] = x->all / x->planes;
+        wanted[2] = x->planes;
+    } else if (!x->m) {
+        dims = 1;
+        wanted[0] = x->all;
+        wanted[1] = 1;
+    }
+    /* dimensions of 1 behind the others may be there or not */
+    if (t->shape[3] != 1 || t->shape[0] != wanted[0] || t->shape[1] != wanted[1] || t->shape[2] != wanted[2]) {
+        char is[96], must[72];
         shape_text(is, sizeof is, t->dims, t->shape);
         shape_text(must, sizeof must, dims, wanted);
         return err_set(e, ERR_INVALID, "tensor %s has the shape [%s], must have [%s]", x->name, is, must);
@@ -132,6 +56,8 @@ static bool check_slot(slot *x, const gguf *g, err *e) {
         return err_set(e, ERR_UNSUPPORTED, "tensor %s is of the GGUF type %d, which pare does not know", x->name,
                        t->type);
     if (!x->m) {
+        if (t->format->values > 1 && x->cols != x->all)
+            return err_set(e, ERR_UNSUPPORTED, "tensor %s is quantised, which pare does not cut apart", x->name);
         x->bytes = (size_t)x->cols * sizeof(float);
         return true;
     }
@@ -140,23 +66,19 @@ static bool check_slot(slot *x, const gguf *g, err *e) {
 
 /* A tensor that nothing reads means that the model is not what its architecture says. */
 static bool check_extra(const slots *s, const gguf *g, err *e) {
-    size_t             count = gguf_tensor_count(g), used = 0;
+    size_t             count = gguf_tensor_count(g);
     const gguf_tensor *first = gguf_tensor_at(g, 0);
     bool              *known = calloc(count ? count : 1, 1);
     if (!known)
         return err_set(e, ERR_MEMORY, "out of memory for the list of tensors");
     for (size_t i = 0; i < s->count; i++)
-        if (s->list[i].tensor) {
+        if (s->list[i].tensor)
             known[s->list[i].tensor - first] = true;
-            used++;
-        }
-    bool ok = used == count;
-    for (size_t i = 0; !ok && i < count; i++)
-        if (!known[i]) {
-            err_set(e, ERR_UNSUPPORTED, "tensor %s is none that this architecture has; pare will not leave it out",
-                    first[i].name);
-            break;
-        }
+    bool ok = true;
+    for (size_t i = 0; ok && i < count; i++)
+        if (!known[i])
+            ok = err_set(e, ERR_UNSUPPORTED, "tensor %s is none that this architecture has; pare will not leave it out",
+                         first[i].name);
     free(known);
     return ok;
 }
@@ -208,8 +130,14 @@ typedef struct packing {
     err          why; /* written by the thread that sets `failed` first */
 } packing;
 
+/* Of a matrix; of a vector all that the slot takes, whose values stand alone unless it takes the whole tensor. */
 static size_t row_bytes(const slot *x) {
-    return x->tensor->bytes / (size_t)x->rows;
+    size_t each = x->tensor->bytes / (size_t)x->all;
+    return x->m ? each : x->cols == x->all ? x->tensor->bytes : each * (size_t)x->cols;
+}
+
+static size_t begin_of(const slot *x) {
+    return x->tensor->bytes / (size_t)x->all * (size_t)x->first;
 }
 
 /* Rows of a slot that one chunk takes: whole panels. */
@@ -224,7 +152,7 @@ static void pack_chunk(packing *job, const chunk *c, uint8_t *scratch) {
     const slot *x = c->slot;
     size_t      row = row_bytes(x);
     err         e = {0};
-    if (!gguf_read(job->g, x->tensor, (size_t)c->row * row, scratch, (size_t)c->rows * row, &e)) {
+    if (!gguf_read(job->g, x->tensor, begin_of(x) + (size_t)c->row * row, scratch, (size_t)c->rows * row, &e)) {
         if (!atomic_exchange(&job->failed, true))
             job->why = e;
         return;
@@ -337,16 +265,24 @@ static bool pack_all(model *m, const gguf *g, const slots *s, pool *p, err *e) {
 }
 
 /* The factors divide: a zero or a NaN among them would spread through every position. */
-static bool check_rope_factors(const model *m, err *e) {
-    for (int i = 0; m->rope_factors && i < m->shape.rope_dim / 2; i++)
-        if (!(m->rope_factors[i] > 0) || !isfinite(m->rope_factors[i]))
-            return err_set(e, ERR_INVALID, "rope_freqs.weight holds %g; its values divide and must be above 0",
-                           (double)m->rope_factors[i]);
+static bool check_factors(const model *m, const float *factors, const char *name, err *e) {
+    for (int i = 0; factors && i < m->shape.rope_dim / 2; i++)
+        if (!(factors[i] > 0) || !isfinite(factors[i]))
+            return err_set(e, ERR_INVALID, "%s holds %g; its values divide and must be above 0", name,
+                           (double)factors[i]);
     return true;
 }
 
+static bool check_rope_factors(const model *m, err *e) {
+    if (!m->rope_long != !m->rope_short)
+        return err_set(e, ERR_INVALID, "rope_factors_long.weight and rope_factors_short.weight need each other");
+    return check_factors(m, m->rope_factors, "rope_freqs.weight", e) &&
+           check_factors(m, m->rope_long, "rope_factors_long.weight", e) &&
+           check_factors(m, m->rope_short, "rope_factors_short.weight", e);
+}
+
 static bool load(model *m, const gguf *g, slots *s, pool *p, err *e) {
-    return list_slots(m, s, e) && lay_out(s, g, &m->weight_bytes, e) && take_memory(m, m->weight_bytes, e) &&
+    return slots_list(m, s, e) && lay_out(s, g, &m->weight_bytes, e) && take_memory(m, m->weight_bytes, e) &&
            place(m, s, e) && pack_all(m, g, s, p, e) && check_rope_factors(m, e);
 }
 
@@ -361,6 +297,8 @@ void weights_free(model *m) {
     if (m->memory)
         munmap(m->memory, m->memory_bytes);
     free(m->layers);
+    free(m->experts);
     m->memory = NULL;
     m->layers = NULL;
+    m->experts = NULL;
 }
