@@ -46,6 +46,15 @@ static bool store(const command *c, const option_row *r, const char *text) {
     case OPTION_TEXT:
         *(const char **)r->out = text;
         return true;
+    case OPTION_LIST: {
+        option_list *list = r->out;
+        if (list->n == (int)(sizeof list->texts / sizeof *list->texts)) {
+            cli_usage(c, "%s stands more than %d times.", r->name, list->n);
+            return false;
+        }
+        list->texts[list->n++] = text;
+        return true;
+    }
     case OPTION_INT: {
         long long value = strtoll(text, &end, 10);
         if (errno || end == text || *end || value < r->min || value > r->max) {

@@ -21,15 +21,21 @@ typedef struct command {
 } command;
 
 extern const command command_serve, command_run, command_replay, command_cache, command_tokenize, command_logits,
-    command_render, command_synth, command_bench;
+    command_render, command_synth, command_bench, command_quantize, command_show, command_eval, command_pull,
+    command_list, command_rm, command_import;
 
-/* An option's description; one table a command. Text options may be repeated when `many` is set. */
-typedef enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_INT, OPTION_NUMBER } option_kind;
+/* An option's description; one table a command. */
+typedef enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_INT, OPTION_NUMBER, OPTION_LIST } option_kind;
+
+typedef struct option_list { /* OPTION_LIST: an option that may be repeated */
+    const char *texts[64];
+    int         n;
+} option_list;
 
 typedef struct option_row {
     const char *name; /* "--model" */
     option_kind kind;
-    void       *out;      /* bool *, const char **, int64_t *, double * */
+    void       *out;      /* bool *, const char **, int64_t *, double *, option_list * */
     int64_t     min, max; /* OPTION_INT */
 } option_row;
 
@@ -50,6 +56,10 @@ void cli_progress_end(void);
 bool cli_fetch(const char *method, const char *url, const char *key, str *out, long *status, err *e);
 /* The sentence inside an error answer of pare's, or the body itself. */
 void cli_server_error(const str *body, long status, err *e);
+
+/* A model's file: `model` itself where it is one (or "storyteller"), else that of a pulled model in the default data
+ * directory. NULL with a sentence when it is neither and does not look like a path. */
+const char *cli_model(const char *model, char *path, size_t size, err *e);
 
 /* The default data directory, as `pare serve` chooses it. Empty when there is none. */
 void cli_data_dir(char *out, size_t size);
