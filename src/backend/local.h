@@ -1,7 +1,9 @@
 /* local.h - the rooms of the local backend, for its own files only.
  *
  * local.c opens and closes it; local_tell.c says how it is; local_prompt.c turns requests into tokens; local_guard.c
- * keeps clients' words from becoming control tokens; local_call.c carries one request through the engine.            */
+ * keeps clients' words from becoming control tokens; local_template.c makes what the chat template sees; local_call.c
+ * carries one request through the engine; local_speech.c tells apart what the model says; local_grammar.c says what it
+ * may say.                                                                                                            */
 #ifndef PARE_BACKEND_LOCAL_H
 #define PARE_BACKEND_LOCAL_H
 
@@ -9,28 +11,78 @@
 #include <stdatomic.h>
 
 #include "backend/backend.h"
+#include "backend/local_embed.h"
 #include "backend/local_guard.h"
+#include "dialect/speech.h"
 #include "engine/engine.h"
 
+/* How the chat template takes the tool calls of earlier answers; see local_template.c. */
+typedef struct local_manners {
+    bool text_arguments; /* as the text of an object, not as the object */
+    bool empty_content;  /* "" where the client sent null or nothing beside them */
+    bool null_content;   /* null where the client sent "" */
+} local_manners;
+
 typedef struct local_backend {
-    backend     base; /* first */
-    model      *m;
-    engine     *engine;
-    guard      *guard;         /* NULL without a tokenizer */
-    size_t      longest_token; /* bytes; 0 without a tokenizer */
-    bool        slide, share_all;
-    queue      *work;      /* calls whose prompts are to be made, for the worker thread */
-    queue_item  last_work; /* tells the worker to end */
-    pthread_t   worker;
-    bool        started;
-    atomic_bool closing;
+    backend       base; /* first */
+    model        *m;
+    engine       *engine; /* NULL: the model writes no text */
+    local_embeds *embeds; /* NULL: it makes no embeddings */
+    guard        *guard;         /* NULL without a tokenizer */
+    size_t        longest_token; /* bytes; 0 without a tokenizer */
+    bool          slide, share_all;
+    speech_format speech;                  /* how the model marks reasoning and tool calls */
+    int32_t       shown[SPEECH_MAX_MARKS]; /* control tokens that are such marks: those of reasoning first */
+    int           n_shown_thoughts, n_shown;
+    local_manners manners;
+    queue        *work;      /* calls whose prompts are to be made, for the worker thread */
+    queue_item    last_work; /* tells the worker to end */
+    pthread_t     worker;
+    bool          started;
+    atomic_bool   closing;
 } local_backend;
 
-/* The prompts of one request, on the worker thread. `which` is below local_prompt_count(r). */
+/* What the engine takes of the options; its fingerprint is not among them. */
+engine_options local_engine_options(const local_options *o);
+/* As backend.fingerprint of a model that has this context, without loading it. */
+bool           local_fingerprint(const char *path, const local_options *o, int context, char out[65], err *e);
+
+/* The prompts of one request, on the worker thread. `which` is below local_prompt_count(r). *thinks, where it is asked
+ * for: the answer begins inside the model's reasoning, which the template has opened. */
 int  local_prompt_count(const request *r);
-bool local_prompt_make(const local_backend *b, const request *r, int which, token_ids *out, err *e);
+bool local_prompt_make(const local_backend *b, const request *r, int which, token_ids *out, bool *thinks, err *e);
 /* How many of a made prompt's first tokens stay when the context slides: those of the system messages. */
 int  local_prompt_keep(const local_backend *b, const request *r, const token_ids *made);
+
+/* local_template.c */
+cJSON        *local_template_input(const local_backend *b, const request *r, guard_mark *mark, err *e);
+local_manners local_template_manners(const chat_template *t); /* found out by trying */
+
+/* The tools that a request lets the model call; NULL: none. */
+static inline const cJSON *local_tools(const request *r) {
+    return r->choice == TOOLS_NONE ? NULL : r->tools;
+}
+
+/* local_grammar.c: what the answer must look like. */
+typedef struct local_rule {
+    grammar    *g;           /* held; NULL: anything */
+    const char *trigger;     /* from where on; NULL: from the beginning */
+    int32_t     prefix;      /* control token that is put behind the prompt, as if the model had said it; -1: none */
+    const char *prefix_text; /* what it says */
+} local_rule;
+bool local_rule_make(const local_backend *b, const request *r, bool thinks, local_rule *out, err *e);
+
+/* local_speech.c: a choice's words on their way from the engine to the client, on the loop. `logprobs` goes with the
+ * first event, `finish` with the last. */
+typedef struct local_speech local_speech;
+
+/* *out is NULL when text is all that the model can say to this request. Marks that are control tokens must be shown:
+ * *shown says how many of b->shown. */
+bool local_speech_open(const local_backend *b, const request *r, bool thinks, int *shown, local_speech **out, err *e);
+/* `ends`: where in the text each token ended since the last time (reasoning tokens are counted by it). False: memory. */
+bool local_speech_say(local_speech *s, const str *text, const str *ends, event ev, backend_event_fn fn, void *ctx);
+int64_t local_speech_reasoned(const local_speech *s); /* tokens */
+void    local_speech_close(local_speech *s);
 
 /* backend_ops.metrics, .status and .healthy. */
 bool local_metrics(backend *const *all, int n, str *out);

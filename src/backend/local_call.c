@@ -23,11 +23,15 @@ typedef struct local_choice {
     engine_job          *job;    /* while it may be cancelled */
     bool                 over;
     str                  text; /* not fetched by the loop yet */
+    str                  ends; /* where in it each token ended, as uint32_t; with a speech only */
     cJSON               *logprobs;
     const char          *finish;
     bool                 fresh; /* in call->fresh */
     struct local_choice *next_fresh;
-    str                  shown; /* the loop's: it swaps it with `text` */
+    str                  shown, shown_ends; /* the loop's: it swaps them with `text` and `ends` */
+    local_speech        *speech;            /* made by the worker, then the loop's; NULL: all is text */
+    local_rule           rule;              /* the worker's */
+    int                  n_marks;           /* control tokens that the engine shows */
 } local_choice;
 
 struct backend_call {
@@ -61,7 +65,11 @@ static void free_call(backend_call *c) {
     for (int i = 0; i < c->n_choices; i++) {
         token_ids_free(&c->choices[i].prompt);
         str_free(&c->choices[i].text);
+        str_free(&c->choices[i].ends);
         str_free(&c->choices[i].shown);
+        str_free(&c->choices[i].shown_ends);
+        local_speech_close(c->choices[i].speech);
+        grammar_free(c->choices[i].rule.g);
         cJSON_Delete(c->choices[i].logprobs);
     }
     pthread_mutex_destroy(&c->lock);
@@ -76,6 +84,9 @@ static void end_call(backend_call *c) {
     if (c->failed.code != ERR_NONE) {
         ev.kind = EVENT_ERROR;
         ev.error = &c->failed;
+    }
+    for (int i = 0; i < c->n_choices; i++) {
+        c->used.reasoning += c->choices[i].speech ? local_speech_reasoned(c->choices[i].speech) : 0;
     }
     c->used.known = ev.kind == EVENT_DONE || c->used.prompt > 0;
     c->fn(c->ctx, &ev);
@@ -96,26 +107,51 @@ static bool fetch(backend_call *c, fetched *out) {
     }
     c->fresh = choice->next_fresh;
     choice->fresh = false;
-    str empty = choice->shown;
+    str empty = choice->shown, no_ends = choice->shown_ends;
     choice->shown = choice->text;
     choice->text = empty;
+    choice->shown_ends = choice->ends;
+    choice->ends = no_ends;
     *out = (fetched){choice, choice->logprobs, choice->finish};
     choice->logprobs = NULL;
     choice->finish = NULL;
     return true;
 }
 
+static void fail(backend_call *c, const err *why);
+
+/* An event may make the receiver cancel the call; only the loop sets `cancelled`. */
+static void tell(void *ctx, const event *ev) {
+    backend_call *c = ctx;
+    if (!c->cancelled) {
+        c->fn(c->ctx, ev);
+    }
+}
+
+static void show_speech(backend_call *c, local_choice *choice, const event *ev) {
+    if (!local_speech_say(choice->speech, &choice->shown, &choice->shown_ends, *ev, tell, c)) {
+        err why = {0};
+        err_set(&why, ERR_MEMORY, "out of memory for the text of an answer");
+        pthread_mutex_lock(&c->lock);
+        fail(c, &why);
+        pthread_mutex_unlock(&c->lock);
+    }
+}
+
 static void show(backend_call *c, const fetched *f) {
     local_choice *choice = f->choice;
     event         ev = {.kind = EVENT_DELTA, .choice = choice->index, .logprobs = f->logprobs, .finish = f->finish};
-    if (choice->shown.len > 0) {
-        ev.text = choice->shown.data;
+    if (choice->speech) {
+        show_speech(c, choice, &ev);
+    } else {
+        ev.text = choice->shown.len > 0 ? choice->shown.data : NULL;
         ev.text_len = choice->shown.len;
-    }
-    if (!c->cancelled && (ev.text || ev.logprobs || ev.finish)) { /* only the loop sets `cancelled` */
-        c->fn(c->ctx, &ev);
+        if (ev.text || ev.logprobs || ev.finish) {
+            tell(c, &ev);
+        }
     }
     str_clear(&choice->shown);
+    str_clear(&choice->shown_ends);
     cJSON_Delete(f->logprobs);
 }
 
@@ -216,11 +252,15 @@ static void on_piece(void *ctx, const engine_piece *p) {
     local_choice *choice = ctx;
     backend_call *c = choice->call;
     cJSON        *logprob = c->r->logprobs ? logprobs_of(c->b->m, p->choice) : NULL;
-    if (p->text_len == 0 && !logprob) {
+    if (p->text_len == 0 && !logprob && !choice->speech) {
         return;
     }
     pthread_mutex_lock(&c->lock);
     str_add(&choice->text, p->text, p->text_len);
+    if (choice->speech) {
+        uint32_t end = (uint32_t)choice->text.len;
+        str_add(&choice->ends, &end, sizeof(end));
+    }
     if (logprob) {
         if (!choice->logprobs) {
             choice->logprobs = cJSON_CreateArray();
@@ -268,7 +308,7 @@ static void on_done(void *ctx, const engine_result *r) {
     } else if (r->finish == FINISH_CANCELLED || r->finish == FINISH_ERROR) {
         err_set(&why, ERR_CANCELLED, "%s stopped before the answer was complete", c->b->base.name);
         fail(c, &why);
-    } else if (choice->text.failed) {
+    } else if (choice->text.failed || choice->ends.failed) {
         err_set(&why, ERR_MEMORY, "out of memory for the text of an answer");
         fail(c, &why);
     } else {
@@ -342,6 +382,10 @@ static bool submit(backend_call *c, local_choice *choice, err *e) {
                           .slide = c->b->slide,
                           .slide_keep = c->b->slide ? local_prompt_keep(c->b, r, &choice->prompt) : 0,
                           .fresh_text = r->kind == REQUEST_CHAT,
+                          .shown = c->b->shown,
+                          .n_shown = choice->n_marks,
+                          .grammar = choice->rule.g,
+                          .trigger = choice->rule.trigger,
                           .piece = on_piece,
                           .done = on_done,
                           .ctx = choice};
@@ -369,13 +413,34 @@ static bool wanted(backend_call *c) {
     return yes;
 }
 
+/* The model is made to begin with a mark: what follows it comes from the engine, the mark itself from here. */
+static bool add_prefix(local_choice *choice, err *e) {
+    if (choice->rule.prefix < 0) {
+        return true;
+    }
+    bool     ok = token_ids_add(&choice->prompt, choice->rule.prefix);
+    uint32_t end = 0;
+    pthread_mutex_lock(&choice->call->lock);
+    str_adds(&choice->text, choice->rule.prefix_text);
+    end = (uint32_t)choice->text.len;
+    if (choice->speech) {
+        str_add(&choice->ends, &end, sizeof(end));
+    }
+    pthread_mutex_unlock(&choice->call->lock);
+    return ok || err_set(e, ERR_MEMORY, "out of memory for a prompt");
+}
+
 /* All prompts first: a bad one costs no computation. */
 static bool prepare(backend_call *c, err *e) {
     for (int i = 0; i < c->n_choices; i++) {
         if (!wanted(c)) {
             return err_set(e, ERR_CANCELLED, "%s is shutting down", c->b->base.name);
         }
-        if (!local_prompt_make(c->b, c->r, i, &c->choices[i].prompt, e)) {
+        local_choice *choice = &c->choices[i];
+        bool          thinks = false;
+        if (!local_prompt_make(c->b, c->r, i, &choice->prompt, &thinks, e) ||
+            !local_speech_open(c->b, c->r, thinks, &choice->n_marks, &choice->speech, e) ||
+            !local_rule_make(c->b, c->r, thinks, &choice->rule, e) || !add_prefix(choice, e)) {
             return false;
         }
     }

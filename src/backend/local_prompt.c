@@ -45,108 +45,6 @@ static bool fits(const local_backend *b, size_t tokens, const place *where, err 
 
 /* ---- chat ---- */
 
-/* Arguments come as a string of JSON; templates print them as the object they are. */
-static void open_arguments(cJSON *message) {
-    cJSON *call;
-    cJSON_ArrayForEach(call, cJSON_GetObjectItemCaseSensitive(message, "tool_calls")) {
-        cJSON *function = cJSON_GetObjectItemCaseSensitive(call, "function");
-        cJSON *arguments = cJSON_GetObjectItemCaseSensitive(function, "arguments");
-        if (!cJSON_IsString(arguments)) {
-            continue;
-        }
-        cJSON *opened = json_parse(arguments->valuestring, strlen(arguments->valuestring), JSON_MAX_DEPTH, NULL);
-        if (cJSON_IsObject(opened)) {
-            cJSON_ReplaceItemInObjectCaseSensitive(function, "arguments", opened);
-        } else {
-            cJSON_Delete(opened);
-        }
-    }
-}
-
-static bool only_text(const local_backend *b, const cJSON *parts, int i, err *e) {
-    int          k = 0;
-    const cJSON *part;
-    cJSON_ArrayForEach(part, parts) {
-        const cJSON *type = cJSON_GetObjectItemCaseSensitive(part, "type");
-        if (!cJSON_IsString(type) || strcmp(type->valuestring, "text") != 0) {
-            char where[64];
-            snprintf(where, sizeof(where), "messages[%d].content[%d]", i, k);
-            return err_at(e, ERR_UNSUPPORTED, where, "%s is not text; %s reads nothing else", where, b->base.name);
-        }
-        k++;
-    }
-    return true;
-}
-
-/* The message as templates know it: content is one string, and a developer is a system. */
-static cJSON *plain_message(const local_backend *b, const message *m, int i, err *e) {
-    cJSON       *copy = m->json ? cJSON_Duplicate(m->json, true) : cJSON_CreateObject();
-    const cJSON *content = cJSON_GetObjectItemCaseSensitive(copy, "content");
-    bool         ok = copy != NULL;
-    if (ok && !m->json) {
-        ok = cJSON_AddStringToObject(copy, "role", m->role) &&
-             cJSON_AddStringToObject(copy, "content", m->content ? m->content : "");
-    } else if (ok && cJSON_IsArray(content)) {
-        if (!only_text(b, content, i, e)) {
-            cJSON_Delete(copy);
-            return NULL;
-        }
-        ok = cJSON_ReplaceItemInObjectCaseSensitive(copy, "content", cJSON_CreateString(m->content ? m->content : ""));
-    }
-    if (ok && m->role && strcmp(m->role, "developer") == 0) {
-        ok = cJSON_ReplaceItemInObjectCaseSensitive(copy, "role", cJSON_CreateString("system"));
-    }
-    if (!ok) {
-        cJSON_Delete(copy);
-        err_set(e, ERR_MEMORY, "out of memory for the messages");
-        return NULL;
-    }
-    open_arguments(copy);
-    return copy;
-}
-
-static const char *text_of(const tokenizer *t, int32_t id) {
-    const char *text = id >= 0 ? tokenizer_text(t, id) : NULL;
-    return text ? text : "";
-}
-
-/* What the template sees. */
-static cJSON *template_input(const local_backend *b, const request *r, err *e) {
-    cJSON *input = cJSON_CreateObject();
-    cJSON *messages = cJSON_AddArrayToObject(input, "messages");
-    bool   ok = messages != NULL;
-    for (int i = 0; ok && i < r->n_messages; i++) {
-        cJSON *copy = plain_message(b, &r->messages[i], i, e);
-        if (!copy) {
-            cJSON_Delete(input);
-            return NULL;
-        }
-        ok = cJSON_AddItemToArray(messages, copy);
-    }
-    if (ok && r->tools) {
-        cJSON *tools = cJSON_Duplicate(r->tools, true);
-        ok = tools && cJSON_AddItemToObject(input, "tools", tools);
-    }
-    ok = ok && cJSON_AddTrueToObject(input, "add_generation_prompt") &&
-         cJSON_AddStringToObject(input, "bos_token", text_of(b->m->tokens, tokenizer_bos(b->m->tokens))) &&
-         cJSON_AddStringToObject(input, "eos_token", text_of(b->m->tokens, tokenizer_eos(b->m->tokens)));
-    if (!ok) {
-        cJSON_Delete(input);
-        err_set(e, ERR_MEMORY, "out of memory for the messages");
-        return NULL;
-    }
-    return input;
-}
-
-static bool mark_input(const local_backend *b, cJSON *input, guard_mark *mark, err *e) {
-    cJSON *messages = cJSON_GetObjectItemCaseSensitive(input, "messages");
-    cJSON *tools = cJSON_GetObjectItemCaseSensitive(input, "tools");
-    *mark = (guard_mark){0};
-    guard_look(mark, messages);
-    guard_look(mark, tools);
-    return guard_choose(mark, e) && guard_tree(b->guard, mark, messages, e) && guard_tree(b->guard, mark, tools, e);
-}
-
 /* The template usually writes BOS itself; where it does not and the model wants one, it comes first. */
 static bool begin_with_bos(const tokenizer *t, token_ids *out, err *e) {
     int32_t bos = tokenizer_bos(t);
@@ -173,18 +71,21 @@ static bool can_chat(const local_backend *b, err *e) {
            err_set(e, ERR_INVALID, "%s has no chat template; send a prompt to /v1/completions", b->base.name);
 }
 
-static bool chat_prompt(const local_backend *b, const request *r, const place *where, token_ids *out, err *e) {
+static bool chat_prompt(const local_backend *b, const request *r, const place *where, token_ids *out, bool *thinks,
+                        err *e) {
     if (!can_chat(b, e)) {
         return false;
     }
     guard_mark mark;
     str        text = {0};
-    cJSON     *input = template_input(b, r, e);
-    bool       ok = input && mark_input(b, input, &mark, e) &&
-              template_render(b->m->chat, input, clock_wall_us() / 1000000, &text, e) &&
+    cJSON     *input = local_template_input(b, r, &mark, e);
+    bool       ok = input && template_render(b->m->chat, input, clock_wall_us() / 1000000, &text, e) &&
               may_fit(b, text.len, where, e) &&
               guard_encode(b->guard, &mark, text.data ? text.data : "", text.len, out, e) &&
               begin_with_bos(b->m->tokens, out, e);
+    if (ok && thinks) {
+        *thinks = speech_prompt_thinks(&b->speech, text.data ? text.data : "", text.len);
+    }
     cJSON_Delete(input);
     str_free(&text);
     return ok;
@@ -209,9 +110,9 @@ static bool completion_prompt(const local_backend *b, const prompt *p, const pla
            tokenizer_encode(b->m->tokens, p->text, n, (encode_options){.add_special = true}, out, e);
 }
 
-bool local_prompt_make(const local_backend *b, const request *r, int which, token_ids *out, err *e) {
+bool local_prompt_make(const local_backend *b, const request *r, int which, token_ids *out, bool *thinks, err *e) {
     place where = place_of(r, which);
-    bool  ok = r->kind == REQUEST_CHAT ? chat_prompt(b, r, &where, out, e)
+    bool  ok = r->kind == REQUEST_CHAT ? chat_prompt(b, r, &where, out, thinks, e)
                                        : completion_prompt(b, &r->prompts[which], &where, out, e);
     if (ok && out->count > INT_MAX) {
         return err_set(e, ERR_LIMIT, "the prompt has %zu tokens", out->count);
@@ -237,7 +138,7 @@ int local_prompt_keep(const local_backend *b, const request *r, const token_ids 
     while (head.n_messages < r->n_messages && is_system(&r->messages[head.n_messages])) {
         head.n_messages++;
     }
-    if (r->kind == REQUEST_CHAT && head.n_messages > 0 && chat_prompt(b, &head, &where, &ids, NULL)) {
+    if (r->kind == REQUEST_CHAT && head.n_messages > 0 && chat_prompt(b, &head, &where, &ids, NULL, NULL)) {
         while (same < ids.count && same < made->count && ids.ids[same] == made->ids[same]) {
             same++;
         }

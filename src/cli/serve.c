@@ -21,17 +21,21 @@ const command command_serve = {
         "  --config FILE        settings (YAML); everything has a default\n"
         "  --listen ADDR:PORT   default 127.0.0.1:7273; any other address needs client keys in the configuration\n"
         "  --data DIR           where pare.db lives; default $XDG_DATA_HOME/pare\n"
-        "  --model NAME=FILE    serve a GGUF file under this name; may be repeated (default: the bundled model)\n"
+        "  --model NAME=FILE    serve a GGUF file, or a pulled model by its name, under this name; may be repeated\n"
+        "                       (default: the bundled model)\n"
         "  --stands-in-for NAME the priced model that the ones named with --model save the cost of\n"
         "  --loops N            event loops; default one a core\n"
         "  --threads N          compute threads; default one a core\n"
+        "  --memory SIZE        of all local models together, as 8G: each is loaded when it is first asked for, and\n"
+        "                       unloaded when another needs the memory (default: all are loaded at start)\n"
+        "  --idle TIME          with --memory: a model that nobody has asked for this long is unloaded; default 10m\n"
         "  --no-cache           recall nothing\n"
         "  --quiet              log warnings only\n\n"
         "For all local models (in the file: models.NAME.kv, .kv_memory and so on):\n"
         "  --context N          tokens of a prompt and its answer; default the model's, at most 8192\n"
         "  --sequences N        prompts that run at once; default 16\n"
         "  --queue N            prompts that may wait; default 1024\n"
-        "  --step-tokens N      tokens of one pass at most; default 256\n"
+        "  --step-tokens N      tokens of one pass at most; default 128\n"
         "  --step-ms N          a pass that serves running answers takes no more prompt than fits in this time\n"
         "  --kv TYPE            how keys and values are kept: f16 (default), f32, q8_0, q4_0\n"
         "  --kv-memory SIZE     memory for them, as 2G; default room for all sequences, at most 1 GiB\n"
@@ -39,10 +43,12 @@ const command command_serve = {
         "  --kv-disk-size SIZE  room there; default 4 GiB\n"
         "  --overflow HOW       a full context: error (default), or slide: its middle is dropped\n"
         "  --share-prefixes WHO whose prompts may share stored prefixes: those of one key (key, the default), or "
-        "all\n\n"
+        "all\n"
+        "  --pooling HOW        embeddings of a model whose file does not say how: mean, cls or last\n\n"
         "Examples:\n"
         "  pare serve\n"
         "  pare serve --model tiny=tinyllama-1.1b.Q4_0.gguf --stands-in-for gpt-4o-mini\n"
+        "  pare serve --memory 8G --model small=qwen3-0.6b --model large=llama-8b.gguf\n"
         "  pare serve --kv q8_0 --kv-disk /var/cache/pare --kv-disk-size 8G\n"
         "  OPENAI_API_KEY=... pare serve --config pare.yaml\n\n"
         "Exit: 0 asked to end, 1 it failed, 2 wrong options or configuration\n"};
@@ -156,18 +162,19 @@ static int run(int argc, char **argv) {
     if (!s) {
         return cli_fail(&e);
     }
-    const char *config = NULL, *listen = NULL, *data = NULL, *stands_in = NULL;
+    const char *config = NULL, *listen = NULL, *data = NULL, *stands_in = NULL, *memory = NULL, *idle = NULL;
     int64_t     loops = -1, threads = -1;
     bool        no_cache = false, quiet = false, helped;
     int         n_words;
     local_flags local = {0};
-    option_row  rows[10 + SETTINGS_LOCAL] = {
+    option_row  rows[12 + SETTINGS_LOCAL] = {
          {"--config", OPTION_TEXT, &config},     {"--listen", OPTION_TEXT, &listen},
          {"--data", OPTION_TEXT, &data},         {"--stands-in-for", OPTION_TEXT, &stands_in},
          {"--loops", OPTION_INT, &loops, 0, 64}, {"--threads", OPTION_INT, &threads, 0, 512},
          {"--no-cache", OPTION_FLAG, &no_cache}, {"--quiet", OPTION_FLAG, &quiet},
+         {"--memory", OPTION_TEXT, &memory},     {"--idle", OPTION_TEXT, &idle},
          {"--model", OPTION_TEXT, &config}}; /* taken out before; here for the nearest name */
-    add_local_rows(&local, rows + 9);
+    add_local_rows(&local, rows + 11);
     int code = take_models(s, &argc, argv, &e);
     if (code == EXIT_DONE && !cli_options(&command_serve, argc, argv, rows, NULL, 0, &n_words, &helped)) {
         code = EXIT_USAGE;
@@ -177,6 +184,10 @@ static int run(int argc, char **argv) {
         }
         if (!take_local(s, &local, &e) || !read_all(s, config, listen, data, &e)) {
             code = cli_fail(&e);
+        } else if (memory && (!parse_size(memory, &s->memory_bytes) || s->memory_bytes <= 0)) {
+            code = cli_usage(&command_serve, "--memory must be a size like 8G, not \"%s\".", memory);
+        } else if (idle && (!parse_duration(idle, &s->idle_us) || s->idle_us < 0)) {
+            code = cli_usage(&command_serve, "--idle must be a time like 10m, not \"%s\".", idle);
         } else {
             s->loops = loops >= 0 ? (int)loops : s->loops;
             s->threads = threads >= 0 ? (int)threads : s->threads;

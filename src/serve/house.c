@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "backend/on_demand.h"
 #include "base/log.h"
 #include "serve/assets.h"
 #include "stage/counters.h"
@@ -71,6 +72,12 @@ static backend *open_local(house *h, const settings *s, const setting_model *m, 
         if (!h->compute) {
             return NULL;
         }
+    }
+    if (strcmp(m->file, "bundled") != 0 && s->memory_bytes > 0) {
+        if (!h->demand && !(h->demand = on_demand_new(h->compute, s->memory_bytes, s->idle_us, e))) {
+            return NULL;
+        }
+        return on_demand_add(h->demand, m->name, m->file, &m->local, e);
     }
     if (strcmp(m->file, "bundled") != 0) {
         return backend_local(m->name, m->file, NULL, 0, h->compute, &m->local, e);
@@ -198,6 +205,7 @@ void house_close(house *h) {
     house_stop(h);
     free(g->backends);
     free(g->models);
+    on_demand_free(h->demand);
     if (h->compute) {
         pool_free(h->compute);
     }

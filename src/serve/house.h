@@ -7,10 +7,11 @@
 #include "tensor/pool.h"
 
 typedef struct house {
-    gateway  gateway;
-    pipeline pipeline;
-    pool    *compute;       /* NULL without local models */
-    int64_t  cached_loaded; /* answers that came back from the database */
+    gateway           gateway;
+    pipeline          pipeline;
+    pool             *compute;       /* NULL without local models */
+    struct on_demand *demand;        /* NULL unless models are loaded on demand */
+    int64_t           cached_loaded; /* answers that came back from the database */
 } house;
 
 /* Loads the models, which takes as long as that takes; `say` (may be NULL) is told what is being done. */

@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "serve/assets.h"
+#include "store/models.h"
 
 static void *more(settings *s, void *rows, int count, size_t size) {
     char *grown = arena_zero(s->memory, (size_t)count + 1, size);
@@ -297,8 +299,8 @@ static bool read_log(settings *s, const config *c, const config_node *n, err *e)
 /* ---- the whole ---- */
 
 static bool read_root(settings *s, const config *c, const config_node *root, err *e) {
-    static const char *const known[] = {"listen",   "data",   "loops", "threads", "log", "models",
-                                        "backends", "prices", "keys",  "cache",   NULL};
+    static const char *const known[] = {"listen", "data", "loops", "threads", "log",  "models", "backends",
+                                        "prices", "keys", "cache", "memory",  "idle", NULL};
     const char              *listen = NULL;
     int64_t                  loops = s->loops, threads = s->threads;
     if (!root) {
@@ -311,6 +313,9 @@ static bool read_root(settings *s, const config *c, const config_node *root, err
     }
     s->loops = (int)loops;
     s->threads = (int)threads;
+    if (!config_size(c, root, "memory", &s->memory_bytes, e) || !config_duration(c, root, "idle", &s->idle_us, e)) {
+        return false;
+    }
     return read_log(s, c, config_get(root, "log"), e) && read_cache(s, c, config_get(root, "cache"), e) &&
            read_prices(s, c, config_get(root, "prices"), e) && read_keys(s, c, config_get(root, "keys"), e) &&
            read_mapping(s, c, root, "backends", read_backend, e) && read_mapping(s, c, root, "models", read_model, e);
@@ -330,6 +335,7 @@ settings *settings_new(err *e) {
                     .log_level = LOG_INFO,
                     .cache = true,
                     .cache_bytes = 256LL << 20,
+                    .idle_us = 600LL * 1000000,
                     .cache_ttl_us = 24LL * 3600 * 1000000};
     const asset *table = asset_find("prices.yaml");
     config      *c = table ? config_parse("prices.yaml", (const char *)table->data, table->size, e) : NULL;
@@ -429,6 +435,17 @@ static bool check_model(const settings *s, const setting_model *m, err *e) {
                    m->backend);
 }
 
+/* A model's file may be the name of one that was pulled. One that is neither is told when it is opened. */
+static bool find_pulled(settings *s, setting_model *m, err *e) {
+    char path[4096];
+    if (!m->file || strcmp(m->file, "bundled") == 0 || access(m->file, F_OK) == 0 ||
+        !models_find(s->data, m->file, path, sizeof path, NULL)) {
+        return true;
+    }
+    m->file = keep(s, path);
+    return m->file || no_memory(e);
+}
+
 bool settings_check(settings *s, err *e) {
     if (!default_data(s, e)) {
         return false;
@@ -442,7 +459,7 @@ bool settings_check(settings *s, err *e) {
         m->stands_in_for = "gpt-4o-mini";
     }
     for (int i = 0; i < s->n_models; i++) {
-        if (!check_model(s, &s->models[i], e)) {
+        if (!check_model(s, &s->models[i], e) || !find_pulled(s, &s->models[i], e)) {
             return false;
         }
     }

@@ -34,7 +34,7 @@ typedef struct setting_price {
     price       price;
 } setting_price;
 
-#define SETTINGS_LOCAL 11 /* settings of a local model that can also be said on the command line */
+#define SETTINGS_LOCAL 12 /* settings of a local model that can also be said on the command line */
 
 typedef struct settings {
     arena           *memory;
@@ -54,6 +54,8 @@ typedef struct settings {
     int              n_keys;
     bool             cache;
     int64_t          cache_bytes, cache_ttl_us;
+    int64_t          memory_bytes; /* of local models, which are then loaded on demand; 0: all are loaded at start */
+    int64_t          idle_us;      /* unloaded after; 0: only when others need the memory */
     const char      *local_flags[SETTINGS_LOCAL]; /* for all local models; they win over the file */
 } settings;
 

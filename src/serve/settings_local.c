@@ -5,9 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/pooling.h"
 #include "serve/settings.h"
 
-typedef enum row_kind { ROW_INT, ROW_BYTES, ROW_DIRECTORY, ROW_KV, ROW_SLIDE, ROW_SHARE } row_kind;
+typedef enum row_kind { ROW_INT, ROW_BYTES, ROW_DIRECTORY, ROW_KV, ROW_SLIDE, ROW_SHARE, ROW_POOLING } row_kind;
 
 typedef struct row {
     const char *name;
@@ -30,6 +31,7 @@ static const row rows[] = {
     {"kv_disk_size", ROW_BYTES, AT(kv_disk_bytes), 1 << 20, INT64_C(1) << 46},
     {"overflow", ROW_SLIDE, AT(slide), 0, 0},
     {"share_prefixes", ROW_SHARE, AT(share_all), 0, 0},
+    {"pooling", ROW_POOLING, AT(pooling), 0, 0},
 };
 
 #define N_ROWS (sizeof rows / sizeof *rows)
@@ -78,6 +80,11 @@ static bool choose(const char *text, const char *const *choices, int *out, err *
 static bool set_kv(const char *text, kv_type *out, err *e) {
     static const char *const choices[] = {"f16", "f32", "q8_0", "q4_0", NULL};
     return kv_type_named(text, out) || not_among(text, choices, e);
+}
+
+static bool set_pooling(const char *text, pooling *out, err *e) {
+    static const char *const choices[] = {"mean", "cls", "last", NULL};
+    return pooling_named(text, out) || not_among(text, choices, e);
 }
 
 static bool set_flag(const char *text, const char *usual, const char *other, bool *out, err *e) {
@@ -137,6 +144,8 @@ static bool set(settings *s, const row *r, const char *text, local_options *o, e
         return set_flag(text, "error", "slide", at, e);
     case ROW_SHARE:
         return set_flag(text, "key", "all", at, e);
+    case ROW_POOLING:
+        return set_pooling(text, at, e);
     }
     return false;
 }

@@ -1,0 +1,481 @@
+#include "backend/on_demand.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend/local.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/footprint.h"
+
+typedef enum place { ABSENT, LOADING, READY, LEAVING } place;
+
+typedef struct demanded demanded;
+
+/* A request: in line until its model is there, then a call of the model's own. On its loop, but for the links. */
+typedef struct demand {
+    loop_task        task; /* first */
+    demanded        *m;
+    loop            *l;
+    const request   *r;
+    const char      *model;
+    backend_event_fn fn;
+    void            *ctx;
+    backend_call    *inner; /* NULL: in line */
+    bool             cancelled;
+    err              failed; /* the model could not be loaded */
+    struct demand   *next;   /* in line */
+} demand;
+
+struct demanded {          /* a model; guarded by the lock but for what never changes */
+    backend          base; /* first */
+    on_demand       *d;
+    const char      *path;
+    local_options    options;
+    int64_t          bytes; /* that it will take */
+    err              never; /* why it can not be loaded, if so */
+    place            at;
+    backend         *inner; /* READY */
+    int              users; /* requests that are in line or answered, and readers of its state */
+    int64_t          used_us;
+    demand          *line, **line_end;
+    struct demanded *next;
+};
+
+struct on_demand {
+    pool           *p;
+    int64_t         bytes, idle_us;
+    pthread_mutex_t lock;
+    pthread_cond_t  change; /* somebody asks, somebody has finished, closing */
+    pthread_t       thread;
+    bool            started, closing;
+    demanded       *models;
+    int64_t         taken; /* bytes of those that are not ABSENT */
+};
+
+static void wait_us(on_demand *d, int64_t us) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += us / 1000000;
+    until.tv_nsec += us % 1000000 * 1000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_cond_timedwait(&d->change, &d->lock, &until);
+}
+
+/* ---- the loop's side ---- */
+
+/* Of who was counted in users. */
+static void leave(demanded *m) {
+    pthread_mutex_lock(&m->d->lock);
+    if (--m->users == 0)
+        pthread_cond_signal(&m->d->change);
+    pthread_mutex_unlock(&m->d->lock);
+}
+
+/* A request is through. */
+static void finish(demanded *m) {
+    pthread_mutex_lock(&m->d->lock);
+    m->used_us = clock_us();
+    pthread_mutex_unlock(&m->d->lock);
+    leave(m);
+}
+
+static void end(demand *x, const err *why) {
+    event            ev = {.kind = EVENT_ERROR, .error = why};
+    backend_event_fn fn = x->fn;
+    void            *ctx = x->ctx;
+    demanded        *m = x->m;
+    fn(ctx, &ev);
+    free(x);
+    finish(m);
+}
+
+static void pass_on(void *arg, const event *ev) {
+    demand   *x = arg;
+    demanded *m = x->m;
+    bool      last = ev->kind == EVENT_DONE || ev->kind == EVENT_ERROR;
+    x->fn(x->ctx, ev);
+    if (last) {
+        free(x);
+        finish(m);
+    }
+}
+
+/* The model is there, or will not be. */
+static void on_loop(loop_task *task) {
+    demand *x = (demand *)task;
+    err     why = {0};
+    if (x->cancelled) {
+        err_set(&why, ERR_CANCELLED, "the request was cancelled");
+        end(x, &why);
+    } else if (x->failed.code != ERR_NONE) {
+        end(x, &x->failed);
+    } else {
+        backend *b = x->m->inner; /* stays while x is a user */
+        x->inner = b->ops->start(b, x->l, x->r, x->model, pass_on, x, &why);
+        if (!x->inner)
+            end(x, &why);
+    }
+}
+
+static backend_call *start(backend *base, loop *l, const request *r, const char *model, backend_event_fn fn, void *ctx,
+                           err *e) {
+    demanded *m = (demanded *)base;
+    demand   *x = m->never.code == ERR_NONE ? calloc(1, sizeof *x) : NULL;
+    if (!x) {
+        if (m->never.code == ERR_NONE)
+            err_set(e, ERR_MEMORY, "out of memory for a request");
+        else if (e)
+            *e = m->never;
+        return NULL;
+    }
+    *x = (demand){.task.run = on_loop, .m = m, .l = l, .r = r, .model = model, .fn = fn, .ctx = ctx};
+    pthread_mutex_lock(&m->d->lock);
+    bool ready = m->at == READY;
+    m->users++;
+    if (!ready) {
+        *m->line_end = x;
+        m->line_end = &x->next;
+        pthread_cond_signal(&m->d->change);
+    }
+    pthread_mutex_unlock(&m->d->lock);
+    if (ready) {
+        x->inner = m->inner->ops->start(m->inner, l, r, model, pass_on, x, e);
+        if (!x->inner) {
+            free(x);
+            finish(m);
+            return NULL;
+        }
+    }
+    return (backend_call *)x;
+}
+
+static void cancel(backend_call *call) {
+    demand   *x = (demand *)call;
+    demanded *m = x->m;
+    x->cancelled = true;
+    if (x->inner) {
+        m->inner->ops->cancel(x->inner);
+        return;
+    }
+    pthread_mutex_lock(&m->d->lock);
+    demand **at = &m->line;
+    while (*at && *at != x)
+        at = &(*at)->next;
+    if (*at) { /* else its task is on its way */
+        *at = x->next;
+        if (!*at)
+            m->line_end = at;
+        loop_post(x->l, &x->task);
+    }
+    pthread_mutex_unlock(&m->d->lock);
+}
+
+/* ---- telling ---- */
+
+/* The inner backend, which stays until leave(); NULL when it is not loaded. */
+static backend *visit(demanded *m) {
+    pthread_mutex_lock(&m->d->lock);
+    backend *b = m->at == READY ? m->inner : NULL;
+    m->users += b != NULL;
+    pthread_mutex_unlock(&m->d->lock);
+    return b;
+}
+
+static bool healthy(backend *base, err *why) {
+    demanded *m = (demanded *)base;
+    backend  *b = visit(m);
+    bool      well = !b || b->ops->healthy(b, why);
+    if (b)
+        leave(m);
+    return well;
+}
+
+static bool status(backend *base, str *out) {
+    demanded *m = (demanded *)base;
+    backend  *b = visit(m);
+    if (!b)
+        return str_adds(out, "{\"name\":") && str_jsons(out, base->name) &&
+               str_addf(out, ",\"kind\":\"local\",\"loaded\":false,\"memory\":%lld}", (long long)m->bytes);
+    bool ok = b->ops->status(b, out);
+    leave(m);
+    return ok;
+}
+
+static const backend_ops on_demand_ops;
+
+static bool metrics(backend *const *all, int n, str *out) {
+    backend **loaded = calloc((size_t)n + 1, sizeof(backend *));
+    int       count = 0;
+    if (!loaded)
+        return false;
+    str_adds(out, "# HELP pare_model_loaded Whether a local model that is loaded on demand is in memory.\n"
+                  "# TYPE pare_model_loaded gauge\n");
+    for (int i = 0; i < n; i++) {
+        if (all[i]->ops != &on_demand_ops)
+            continue;
+        demanded *m = (demanded *)all[i];
+        backend  *b = visit(m);
+        str_adds(out, "pare_model_loaded{model=");
+        str_jsons(out, m->base.name); /* escapes as labels are */
+        str_addf(out, "} %d\n", b != NULL);
+        if (b)
+            loaded[count++] = b;
+    }
+    bool ok = count == 0 || loaded[0]->ops->metrics(loaded, count, out);
+    for (int i = 0, k = 0; i < n && k < count; i++)
+        if (all[i]->ops == &on_demand_ops && ((demanded *)all[i])->inner == loaded[k]) {
+            k++;
+            leave((demanded *)all[i]);
+        }
+    free(loaded);
+    return ok;
+}
+
+/* ---- the thread ---- */
+
+/* Those in line go to their loops. With the lock held. */
+static void dismiss(demanded *m, const err *why) {
+    demand *x = m->line;
+    m->line = NULL;
+    m->line_end = &m->line;
+    while (x) {
+        demand *next = x->next;
+        if (why)
+            x->failed = *why;
+        loop_post(x->l, &x->task);
+        x = next;
+    }
+}
+
+/* Unloads; the lock is given up meanwhile. */
+static void unload(on_demand *d, demanded *m) {
+    backend *b = m->inner;
+    m->at = LEAVING;
+    m->inner = NULL;
+    pthread_mutex_unlock(&d->lock);
+    log_info("unloading %s", m->base.name);
+    b->ops->close(b);
+    pthread_mutex_lock(&d->lock);
+    m->at = ABSENT;
+    d->taken -= m->bytes;
+}
+
+static bool is_idle(const demanded *m) {
+    return m->at == READY && m->users == 0;
+}
+
+/* The idle one that was used longest ago. */
+static demanded *oldest(const on_demand *d) {
+    demanded *best = NULL;
+    for (demanded *m = d->models; m; m = m->next)
+        if (is_idle(m) && (!best || m->used_us < best->used_us))
+            best = m;
+    return best;
+}
+
+/* The lock is given up while it loads. */
+static void load(on_demand *d, demanded *m) {
+    err why = {0};
+    m->at = LOADING;
+    d->taken += m->bytes;
+    pthread_mutex_unlock(&d->lock);
+    log_info("loading %s (%lld MiB)", m->base.name, (long long)(m->bytes >> 20));
+    backend *b = backend_local(m->base.name, m->path, NULL, 0, d->p, &m->options, &why);
+    if (!b)
+        log_error("%s could not be loaded: %s", m->base.name, why.text);
+    pthread_mutex_lock(&d->lock);
+    m->inner = b;
+    m->at = b ? READY : ABSENT;
+    m->used_us = clock_us();
+    if (!b)
+        d->taken -= m->bytes;
+    dismiss(m, b ? NULL : &why);
+}
+
+static bool wanted(const demanded *m) {
+    return m->at == ABSENT && m->line;
+}
+
+/* Does one thing for one model that is wanted; false when there is nothing to do now. */
+static bool serve_line(on_demand *d) {
+    for (demanded *m = d->models; m; m = m->next) {
+        if (!wanted(m))
+            continue;
+        demanded *other = oldest(d);
+        if (!d->bytes || d->taken + m->bytes <= d->bytes)
+            load(d, m);
+        else if (other)
+            unload(d, other);
+        else
+            continue; /* until somebody has finished */
+        return true;
+    }
+    return false;
+}
+
+/* Unloads one that nobody has asked for long; otherwise how long until there may be one. */
+static bool clear_out(on_demand *d, int64_t *wait) {
+    int64_t now = clock_us();
+    *wait = 60 * 1000000LL;
+    for (demanded *m = d->models; d->idle_us && m; m = m->next) {
+        int64_t left = m->used_us + d->idle_us - now;
+        if (!is_idle(m))
+            continue;
+        if (left <= 0) {
+            unload(d, m);
+            return true;
+        }
+        *wait = left < *wait ? left : *wait;
+    }
+    return false;
+}
+
+static void *run(void *arg) {
+    on_demand *d = arg;
+    int64_t    wait;
+    pthread_mutex_lock(&d->lock);
+    while (!d->closing)
+        if (!serve_line(d) && !clear_out(d, &wait))
+            wait_us(d, wait);
+    pthread_mutex_unlock(&d->lock);
+    return NULL;
+}
+
+/* ---- opening and closing ---- */
+
+static bool start_thread(on_demand *d, err *e) {
+    sigset_t all, before; /* signals belong to the threads that expect them */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&d->thread, NULL, run, d);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    d->started = rc == 0;
+    return d->started || err_set(e, ERR_IO, "cannot start the thread that loads models: %s", strerror(rc));
+}
+
+on_demand *on_demand_new(pool *p, int64_t bytes, int64_t idle_us, err *e) {
+    on_demand         *d = calloc(1, sizeof *d);
+    pthread_condattr_t steady;
+    if (!d) {
+        err_set(e, ERR_MEMORY, "out of memory");
+        return NULL;
+    }
+    d->p = p;
+    d->bytes = bytes;
+    d->idle_us = idle_us;
+    pthread_mutex_init(&d->lock, NULL);
+    pthread_condattr_init(&steady);
+    pthread_condattr_setclock(&steady, CLOCK_MONOTONIC);
+    pthread_cond_init(&d->change, &steady);
+    pthread_condattr_destroy(&steady);
+    if (!start_thread(d, e)) {
+        on_demand_free(d);
+        return NULL;
+    }
+    return d;
+}
+
+/* The thread is stopped with the first backend that closes: nothing is loaded from then on. */
+static void stop(on_demand *d) {
+    if (!d->started)
+        return;
+    pthread_mutex_lock(&d->lock);
+    d->closing = true;
+    pthread_cond_signal(&d->change);
+    pthread_mutex_unlock(&d->lock);
+    pthread_join(d->thread, NULL);
+    d->started = false;
+}
+
+static void close_demanded(backend *base) {
+    demanded *m = (demanded *)base;
+    err       why = {0};
+    stop(m->d);
+    err_set(&why, ERR_CANCELLED, "%s is shutting down", base->name);
+    pthread_mutex_lock(&m->d->lock);
+    dismiss(m, &why);
+    pthread_mutex_unlock(&m->d->lock);
+    if (m->inner)
+        m->inner->ops->close(m->inner);
+    m->inner = NULL;
+    m->at = ABSENT;
+    /* Its requests may still be in the loops' mailboxes: the memory goes with on_demand_free. */
+}
+
+static void free_demanded(demanded *m) {
+    free((char *)m->base.name);
+    free((char *)m->path);
+    free(m);
+}
+
+void on_demand_free(on_demand *d) {
+    if (!d)
+        return;
+    stop(d);
+    for (demanded *m = d->models, *next; m; m = next) {
+        next = m->next;
+        free_demanded(m);
+    }
+    pthread_cond_destroy(&d->change);
+    pthread_mutex_destroy(&d->lock);
+    free(d);
+}
+
+static const backend_ops on_demand_ops = {.kind = "local",
+                                          .start = start,
+                                          .cancel = cancel,
+                                          .metrics = metrics,
+                                          .status = status,
+                                          .healthy = healthy,
+                                          .close = close_demanded};
+
+/* What it will take, and whether that can ever be there. */
+static bool measure(const on_demand *d, demanded *m, err *e) {
+    engine_options o = local_engine_options(&m->options);
+    footprint      f;
+    gguf          *g = gguf_open(m->path, e);
+    bool           ok = g && footprint_of_engine(g, &o, &f, e);
+    gguf_close(g);
+    if (!ok || !local_fingerprint(m->path, &m->options, f.context, m->base.fingerprint, e))
+        return false;
+    m->bytes = (int64_t)footprint_sum(&f);
+    if (!d->bytes || m->bytes <= d->bytes)
+        return true;
+    err_set(&m->never, ERR_LIMIT,
+            "%s needs %lld MiB (%zu of weights, %zu of keys and values), the budget for all models is %lld MiB; "
+            "give it less context, fewer sequences or kv q8_0, or raise --memory",
+            m->base.name, (long long)(m->bytes >> 20), f.weights >> 20, f.kv >> 20, (long long)(d->bytes >> 20));
+    log_warn("%s", m->never.text);
+    return true;
+}
+
+backend *on_demand_add(on_demand *d, const char *name, const char *path, const local_options *o, err *e) {
+    demanded *m = calloc(1, sizeof *m);
+    if (!m || !(m->base.name = strdup(name)) || !(m->path = strdup(path))) {
+        if (m)
+            free_demanded(m);
+        err_set(e, ERR_MEMORY, "out of memory for the model %s", name);
+        return NULL;
+    }
+    m->base.ops = &on_demand_ops;
+    m->d = d;
+    m->options = o ? *o : (local_options){0};
+    m->line_end = &m->line;
+    if (!measure(d, m, e)) {
+        free_demanded(m);
+        return NULL;
+    }
+    pthread_mutex_lock(&d->lock);
+    m->next = d->models;
+    d->models = m;
+    pthread_mutex_unlock(&d->lock);
+    return &m->base;
+}
