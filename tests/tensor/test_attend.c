@@ -256,8 +256,8 @@ static void windows_and_caps(void **state) {
     (void)state;
     static const int lengths[] = {1, 17, 64, 65, 100, 300};
     EACH(k)
-    EACH_TYPE(t) for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) for (int rows = 1; rows <= 29;
-                                                                                    rows += 14) {
+    EACH_TYPE(t)
+    for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) for (int rows = 1; rows <= 29; rows += 14) {
         history h = history_make(types[t], 64, lengths[l]);
         batch   b = batch_make(rows, 64, h.n, 4);
         b.low = calloc((size_t)rows, sizeof *b.low);
