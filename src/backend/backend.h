@@ -9,6 +9,7 @@
 #include "base/loop.h"
 #include "base/str.h"
 #include "dialect/dialect.h"
+#include "model/arch.h"
 #include "tensor/kvblock.h"
 
 typedef struct backend      backend;
@@ -37,6 +38,7 @@ struct backend { /* embed first */
 typedef struct local_options { /* 0 and NULL: as engine.h says */
     int         sequences, context, queue, step_tokens, step_ms;
     kv_type     kv;
+    pooling     pooling; /* how rows become an embedding; NONE: as the file says */
     int64_t     kv_bytes, kv_disk_bytes;
     const char *kv_disk;   /* directory */
     bool        slide;     /* a full context loses its middle; without it a prompt that is too long is an error and an

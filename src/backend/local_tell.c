@@ -20,9 +20,25 @@ bool local_gets_on(const char *name, const engine_stats *s, int64_t now_us, err 
     return true;
 }
 
+static bool embeds_get_on(const char *name, const embedder *m, int64_t now_us, err *why) {
+    embed_stats s;
+    embed_stats_read(m, &s);
+    int64_t quiet = now_us - s.last_step_us;
+    return s.waiting == 0 || quiet <= STUCK_US ||
+           err_set(why, ERR_TIMEOUT, "%s has %lld texts waiting, and has made no step for %lld s", name,
+                   (long long)s.waiting, (long long)(quiet / 1000000));
+}
+
 bool local_healthy(backend *base, err *why) {
-    engine_stats s;
-    engine_stats_read(((local_backend *)base)->engine, &s);
+    const local_backend *b = (const local_backend *)base;
+    engine_stats         s;
+    if (local_embedder(b->embeds) && !embeds_get_on(base->name, local_embedder(b->embeds), clock_us(), why)) {
+        return false;
+    }
+    if (!b->engine) {
+        return true;
+    }
+    engine_stats_read(b->engine, &s);
     return local_gets_on(base->name, &s, clock_us(), why);
 }
 
@@ -154,6 +170,41 @@ static const struct {
     {"batch_tokens", "Tokens of one pass.", engine_batch_bounds, offsetof(engine_stats, batch)},
 };
 
+/* Those that make embeddings. */
+static void write_embeds(backend *const *all, int n, str *out) {
+    static const struct {
+        const char *name, *type, *help;
+        size_t      at; /* in embed_stats */
+    } rows[] = {
+        {"jobs_total", "counter", "Requests for embeddings or scores.", offsetof(embed_stats, jobs)},
+        {"texts_total", "counter", "Texts computed.", offsetof(embed_stats, texts)},
+        {"tokens_total", "counter", "Tokens computed.", offsetof(embed_stats, tokens)},
+        {"steps_total", "counter", "Passes of the model.", offsetof(embed_stats, steps)},
+        {"cancelled_total", "counter", "Requests whose client left.", offsetof(embed_stats, cancelled)},
+        {"waiting", "gauge", "Texts that wait.", offsetof(embed_stats, waiting)},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        bool first = true;
+        for (int k = 0; k < n; k++) {
+            const embedder *m =
+                all[k]->ops->metrics == local_metrics ? local_embedder(((local_backend *)all[k])->embeds) : NULL;
+            embed_stats s;
+            if (!m) {
+                continue;
+            }
+            if (first) {
+                str_addf(out, "# HELP pare_embed_%s %s\n# TYPE pare_embed_%s %s\n", rows[i].name, rows[i].help,
+                         rows[i].name, rows[i].type);
+            }
+            first = false;
+            embed_stats_read(m, &s);
+            str_addf(out, "pare_embed_%s{model=\"", rows[i].name);
+            add_label(out, all[k]->name);
+            str_addf(out, "\"} %lld\n", (long long)*(const int64_t *)(const void *)((const char *)&s + rows[i].at));
+        }
+    }
+}
+
 static void write_metrics(const told *all, int n, str *out) {
     for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
         head(out, numbers[i].name, numbers[i].type, numbers[i].help);
@@ -175,14 +226,15 @@ bool local_metrics(backend *const *all, int n, str *out) {
     told *t = calloc((size_t)n + 1, sizeof(*t));
     int   count = 0;
     for (int i = 0; t && i < n; i++) {
-        if (all[i]->ops->metrics == local_metrics) {
+        if (all[i]->ops->metrics == local_metrics && ((local_backend *)all[i])->engine) {
             t[count].name = all[i]->name;
             engine_stats_read(((local_backend *)all[i])->engine, &t[count++].s);
         }
     }
-    if (t) {
+    if (t && count > 0) {
         write_metrics(t, count, out);
     }
+    write_embeds(all, n, out);
     out->failed = out->failed || !t;
     free(t);
     return !out->failed;
@@ -191,8 +243,15 @@ bool local_metrics(backend *const *all, int n, str *out) {
 /* ---- the dashboard ---- */
 
 bool local_status(backend *base, str *out) {
-    engine_stats s;
-    engine_stats_read(((local_backend *)base)->engine, &s);
+    const local_backend *b = (const local_backend *)base;
+    engine_stats         s = {0};
+    embed_stats          m = {0};
+    if (b->engine) {
+        engine_stats_read(b->engine, &s);
+    } else {
+        embed_stats_read(local_embedder(b->embeds), &m);
+        s.waiting = (int)m.waiting;
+    }
     str_adds(out, "{\"model\":");
     str_jsons(out, base->name);
     str_addf(out,

@@ -22,7 +22,7 @@
 
 typedef struct remote {
     backend            base;
-    char              *name, *chat_url, *completion_url;
+    char              *name, *urls[REQUEST_RERANK + 1]; /* by kind of request */
     const dialect     *speaks;
     struct curl_slist *headers;
     char              *ca_file;
@@ -399,7 +399,7 @@ static bool prepare(backend_call *c, const char *model, err *e) {
         bytes = c->body.data;
         n = c->body.len;
     }
-    curl_easy_setopt(c->easy, CURLOPT_URL, q->kind == REQUEST_CHAT ? r->chat_url : r->completion_url);
+    curl_easy_setopt(c->easy, CURLOPT_URL, r->urls[q->kind]);
     curl_easy_setopt(c->easy, CURLOPT_POSTFIELDS, bytes);
     curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)n);
     curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, c);
@@ -459,8 +459,9 @@ static void remote_close(backend *b) {
     }
     curl_slist_free_all(r->headers);
     free(r->name);
-    free(r->chat_url);
-    free(r->completion_url);
+    for (int i = 0; i <= REQUEST_RERANK; i++) {
+        free(r->urls[i]);
+    }
     free(r->ca_file);
     free(r);
 }
@@ -518,6 +519,11 @@ static bool check_options(const char *name, const remote_options *o, err *e) {
     return true;
 }
 
+static const char *const paths[] = {[REQUEST_CHAT] = "/chat/completions",
+                                    [REQUEST_COMPLETION] = "/completions",
+                                    [REQUEST_EMBEDDINGS] = "/embeddings",
+                                    [REQUEST_RERANK] = "/rerank"};
+
 backend *backend_remote(const char *name, const remote_options *o, err *e) {
     if (!check_options(name, o, e)) {
         return NULL;
@@ -531,20 +537,23 @@ backend *backend_remote(const char *name, const remote_options *o, err *e) {
     r->name = strdup(name);
     r->base.name = r->name;
     r->speaks = o->speaks ? o->speaks : &dialect_openai;
-    r->chat_url = join_url(o->base_url, "/chat/completions");
-    r->completion_url = join_url(o->base_url, "/completions");
+    bool ok = r->name && set_headers(r, o->api_key);
+    for (int i = 0; i <= REQUEST_RERANK; i++) {
+        r->urls[i] = join_url(o->base_url, paths[i]);
+        ok = ok && r->urls[i];
+    }
     r->ca_file = o->ca_file ? strdup(o->ca_file) : NULL;
     r->connect_us = or_default(o->connect_us, 10);
     r->first_us = or_default(o->first_us, 120);
     r->between_us = or_default(o->between_us, 60);
     r->total_us = or_default(o->total_us, 600);
     r->http2 = o->http2;
-    if (!r->name || !r->chat_url || !r->completion_url || !set_headers(r, o->api_key)) {
+    if (!ok) {
         remote_close(&r->base);
         err_set(e, ERR_MEMORY, "Backend %s: out of memory.", name);
         return NULL;
     }
-    sha256 hash = sha256_of(r->chat_url, strlen(r->chat_url));
+    sha256 hash = sha256_of(r->urls[REQUEST_CHAT], strlen(r->urls[REQUEST_CHAT]));
     hex_encode(hash.bytes, sizeof hash.bytes, r->base.fingerprint);
     return &r->base;
 }

@@ -21,8 +21,8 @@ typedef struct command {
 } command;
 
 extern const command command_serve, command_run, command_replay, command_cache, command_tokenize, command_logits,
-    command_render, command_synth, command_bench, command_quantize, command_show, command_eval, command_pull,
-    command_list, command_rm, command_import;
+    command_embed, command_render, command_synth, command_bench, command_quantize, command_show, command_eval,
+    command_pull, command_list, command_rm, command_import;
 
 /* An option's description; one table a command. */
 typedef enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_INT, OPTION_NUMBER, OPTION_LIST } option_kind;

@@ -1,4 +1,5 @@
-/* logits.c - `pare logits`: the logits of every position, for checking the engine against others. */
+/* logits.c - `pare logits`: the logits of every position, or the last rows of a model that has none, for checking the
+ * engine against others. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include "cli/cli.h"
 #include "engine/forward.h"
 #include "engine/kv.h"
+#include "engine/pooling.h"
 
 #define CHUNK 64
 
@@ -17,12 +19,14 @@ const command command_logits = {
     .summary = "the logits of every position of given token ids",
     .run = run,
     .help =
-        "Usage: pare logits --model FILE --tokens FILE.json --out FILE.f32 [--kv TYPE] [--threads N]\n\n"
+        "Usage: pare logits --model FILE --tokens FILE.json --out FILE.f32 [--pool HOW] [--kv TYPE] [--threads N]\n\n"
         "The tokens are one list of ids or a list of lists; each list runs from an empty cache. The output is\n"
-        "little-endian float32 [n_tokens, n_vocab], all positions of the first list, then of the second, and so on.\n\n"
+        "little-endian float32 [n_tokens, n_vocab], all positions of the first list, then of the second, and so on. A\n"
+        "model for embeddings has no logits: its rows are those of the last layer, [n_tokens, dim].\n\n"
         "  --model FILE   a GGUF file\n"
         "  --tokens FILE  JSON; - is standard input\n"
         "  --out FILE     where the numbers go\n"
+        "  --pool HOW     the rows of each list as one vector, not scaled: mean, cls or last; [n_lists, dim]\n"
         "  --kv TYPE      how keys and values are kept: f16 (default), f32 for exact comparison, q8_0, q4_0\n"
         "  --threads N    default one a core\n\n"
         "Example:\n"
@@ -31,6 +35,8 @@ const command command_logits = {
 typedef struct job {
     const model *m;
     forward     *f;
+    int          room; /* tokens of f */
+    pooling      pool; /* NONE: all rows */
     kv_type      type;
     pool        *p;
     FILE        *out;
@@ -50,32 +56,61 @@ static bool read_ids(const job *j, const cJSON *list, int number, int32_t *ids, 
     return true;
 }
 
-/* The sequence has begun; its cache has room for all n. */
-static bool run_ids(job *j, kv_cache *kv, const int32_t *ids, int n, err *e) {
-    for (int at = 0; at < n;) {
-        forward_token batch[CHUNK];
-        int           count = n - at < CHUNK ? n - at : CHUNK;
+static bool put(job *j, const float *values, size_t n, err *e) {
+    return fwrite(values, sizeof(float), n, j->out) == n ||
+           err_set(e, ERR_IO, "The output could not be written; is the disk full?");
+}
+
+/* One row of `width` values a token; what looks both ways has all of a list in one pass. `rows`: where they are gathered
+ * for pooling, [n][width], or NULL. */
+static bool run_ids(job *j, kv_cache *kv, const int32_t *ids, int n, int width, forward_token *batch, float *rows,
+                    err *e) {
+    for (int at = 0, count; at < n; at += count) {
+        count = n - at < j->room ? n - at : j->room;
         for (int i = 0; i < count; i++) {
             batch[i] = (forward_token){.id = ids[at + i], .position = at + i, .logits = true};
         }
         if (!kv_reserve(kv, 0, at + count)) {
             return err_set(e, ERR_INTERNAL, "The cache has no room for token %d of %d; this is a bug.", at, n);
         }
-        const float *logits = forward_run(j->f, kv, batch, count);
-        size_t       values = (size_t)count * (size_t)j->m->shape.vocab;
-        if (fwrite(logits, sizeof(float), values, j->out) != values) {
-            return err_set(e, ERR_IO, "The output could not be written; is the disk full?");
+        size_t       values = (size_t)count * (size_t)width;
+        const float *got = rows ? forward_rows(j->f, kv, batch, count) : forward_run(j->f, kv, batch, count);
+        if (rows) {
+            memcpy(rows + (size_t)at * (size_t)width, got, values * sizeof(float));
+        } else if (!put(j, got, values, e)) {
+            return false;
         }
-        at += count;
-        kv_commit(kv, 0, at);
+        kv_commit(kv, 0, at + count);
     }
     return true;
+}
+
+static bool run_tokens(job *j, kv_cache *kv, const int32_t *ids, int n, err *e) {
+    const model_shape *s = &j->m->shape;
+    int                width = s->headless || j->pool ? s->dim : s->vocab;
+    size_t             pooled = j->pool ? ((size_t)n + 1) * (size_t)width : 0; /* the rows, and their vector */
+    forward_token     *batch = malloc((size_t)j->room * sizeof *batch);
+    float             *rows = pooled ? malloc(pooled * sizeof *rows) : NULL;
+    bool               ok = (batch && (rows || !pooled)) || err_set(e, ERR_MEMORY, "Out of memory for %d tokens.", n);
+    ok = ok && run_ids(j, kv, ids, n, width, batch, rows, e);
+    if (ok && rows) {
+        float *vector = rows + (size_t)n * (size_t)width;
+        pooling_rows(j->pool, rows, n, width, vector);
+        ok = put(j, vector, (size_t)width, e);
+    }
+    free(rows);
+    free(batch);
+    return ok;
 }
 
 static bool run_list(job *j, const cJSON *list, int number, err *e) {
     int n = cJSON_GetArraySize(list);
     if (n == 0) {
         return err_set(e, ERR_INVALID, "List %d of the tokens is empty.", number);
+    }
+    if (n > j->m->shape.context) {
+        return err_set(e, ERR_CONTEXT, "List %d has %d tokens; the context of %s holds %d.", number, n, j->m->name,
+                       j->m->shape.context);
     }
     int32_t *ids = malloc((size_t)n * sizeof *ids);
     if (!ids) {
@@ -86,7 +121,7 @@ static bool run_list(job *j, const cJSON *list, int number, err *e) {
     bool       ok = kv != NULL;
     if (ok) {
         kv_begin(kv, 0, (kv_scope){0}, ids, n, false);
-        ok = run_ids(j, kv, ids, n, e);
+        ok = run_tokens(j, kv, ids, n, e);
         kv_release(kv, 0);
     }
     kv_close(kv);
@@ -113,10 +148,37 @@ static bool run_all(job *j, const cJSON *tokens, err *e) {
     return true;
 }
 
-static int compute(const char *path, const char *tokens_path, const char *out_path, kv_type type, int threads) {
+static int longest(const cJSON *tokens) {
+    int          most = 1;
+    const cJSON *list;
+    if (tokens && !cJSON_IsArray(tokens->child)) {
+        return cJSON_GetArraySize(tokens);
+    }
+    cJSON_ArrayForEach(list, tokens) {
+        int n = cJSON_GetArraySize(list);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+/* A pass for the longest list: in one piece where it must be, and as a model of two contexts (LongRoPE) takes it. */
+static bool open_pass(job *j, const cJSON *tokens, err *e) {
+    int most = longest(tokens);
+    most = most < j->m->shape.context ? most : j->m->shape.context;
+    most = most > 1 ? most : 1;
+    j->room = j->m->shape.causal ? CHUNK : most;
+    j->f = forward_new(j->m, j->p, j->room, j->m->shape.headless ? 1 : CHUNK, e);
+    if (j->f) {
+        forward_set_context(j->f, most);
+    }
+    return j->f != NULL;
+}
+
+static int compute(const char *path, const char *tokens_path, const char *out_path, kv_type type, pooling pool,
+                   int threads) {
     err    e = {0};
     str    text = {0};
-    job    j = {.type = type};
+    job    j = {.type = type, .pool = pool};
     model *m = NULL;
     cJSON *tokens = NULL;
     bool   ok = cli_read_file(tokens_path, &text, &e);
@@ -127,8 +189,7 @@ static int compute(const char *path, const char *tokens_path, const char *out_pa
     j.p = ok ? pool_new(threads, &e) : NULL;
     m = j.p ? model_open(path, NULL, 0, j.p, &e) : NULL;
     j.m = m;
-    j.f = m ? forward_new(m, j.p, CHUNK, CHUNK, &e) : NULL;
-    if (j.f) {
+    if (m && open_pass(&j, tokens, &e)) {
         j.out = fopen(out_path, "wb");
         ok = j.out ? run_all(&j, tokens, &e) : err_set(&e, ERR_IO, "%s cannot be written.", out_path);
         if (j.out && fclose(j.out) != 0 && ok) {
@@ -147,13 +208,17 @@ static int compute(const char *path, const char *tokens_path, const char *out_pa
 }
 
 static int run(int argc, char **argv) {
-    const char      *path = NULL, *tokens = NULL, *out = NULL, *kv = "f16";
+    const char      *path = NULL, *tokens = NULL, *out = NULL, *kv = "f16", *pool = NULL;
     int64_t          threads = 0;
     bool             helped;
     int              n_words;
-    const option_row rows[] = {
-        {"--model", OPTION_TEXT, &path}, {"--tokens", OPTION_TEXT, &tokens},          {"--out", OPTION_TEXT, &out},
-        {"--kv", OPTION_TEXT, &kv},      {"--threads", OPTION_INT, &threads, 0, 512}, {0}};
+    const option_row rows[] = {{"--model", OPTION_TEXT, &path},
+                               {"--tokens", OPTION_TEXT, &tokens},
+                               {"--out", OPTION_TEXT, &out},
+                               {"--kv", OPTION_TEXT, &kv},
+                               {"--pool", OPTION_TEXT, &pool},
+                               {"--threads", OPTION_INT, &threads, 0, 512},
+                               {0}};
     if (!cli_options(&command_logits, argc, argv, rows, NULL, 0, &n_words, &helped)) {
         return EXIT_USAGE;
     }
@@ -167,5 +232,9 @@ static int run(int argc, char **argv) {
     if (!kv_type_named(kv, &type)) {
         return cli_usage(&command_logits, "--kv takes f16, f32, q8_0 or q4_0, not \"%s\".", kv);
     }
-    return compute(path, tokens, out, type, (int)threads);
+    pooling how = POOLING_NONE;
+    if (pool && !pooling_named(pool, &how)) {
+        return cli_usage(&command_logits, "--pool takes mean, cls or last, not \"%s\".", pool);
+    }
+    return compute(path, tokens, out, type, how, (int)threads);
 }

@@ -67,6 +67,7 @@ typedef struct request {
     bool          one_tool; /* at most one call: parallel_tool_calls is false */
     response_form form;
     const cJSON  *schema;         /* RESPONSE_SCHEMA */
+    const char   *schema_place;   /* where in the request it stands */
     const char   *grammar;        /* GBNF; NULL: none. Never together with a form of JSON */
     const cJSON  *template_input; /* chat_template_kwargs: variables by name; NULL: none */
     const char   *effort;         /* reasoning_effort; NULL: not given */

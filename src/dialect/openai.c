@@ -1,4 +1,5 @@
-/* openai.c - the OpenAI API (chat completions, completions, embeddings; and rerank) as a dialect; the work is in openai_*.c. */
+/* openai.c - the OpenAI API (chat completions, completions, embeddings; and rerank) as a dialect; the work is in
+ * openai_*.c. */
 #include "dialect/openai.h"
 
 const dialect dialect_openai = {

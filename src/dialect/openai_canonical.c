@@ -1,8 +1,9 @@
 /* openai_canonical.c - the request as a cache key sees it: the same bytes for every way of writing the same question.
  *
- * "chat {...}", "completion {...}" and so on: members sorted, no blanks, numbers in one spelling. Left out is what
- * cannot change the answer (who asks, how it is delivered, how the provider files it) and what only states the API's
- * default. Nulls inside messages stay: a chat template can tell a null member from a missing one. Unknown members stay. */
+ * "chat {...}", "completion {...}" and so on: members sorted where their order says nothing, no blanks, numbers in one
+ * spelling. Left out is what cannot change the answer (who asks, how it is delivered, how the provider files it) and what
+ * only states the API's default. Nulls inside messages stay: a chat template can tell a null member from a missing one.
+ * Unknown members stay.                                                                                              */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,6 +152,13 @@ static bool write_messages(const cJSON *messages, str *out) {
     return str_addc(out, ']');
 }
 
+/* The order of their members reaches the answer: an answer's come as its schema has them, and templates print tools and
+ * variables as they stand. */
+static bool is_ordered(const char *name) {
+    return strcmp(name, "response_format") == 0 || strcmp(name, "tools") == 0 ||
+           strcmp(name, "chat_template_kwargs") == 0;
+}
+
 static bool write_value(const request *r, const member *m, str *out) {
     if (!m->value) {
         return str_addf(out, "%" PRId64, r->max_tokens);
@@ -171,7 +179,7 @@ static bool write_value(const request *r, const member *m, str *out) {
         !cJSON_IsNumber(m->value->child)) {
         return json_canonical(m->value->child, out);
     }
-    return json_canonical(m->value, out);
+    return is_ordered(m->name) ? json_write(m->value, out) : json_canonical(m->value, out);
 }
 
 bool openai_canonical(const request *r, str *out) {

@@ -1,4 +1,5 @@
 /* openai_local.c - the members of a request that only models of our own obey; providers get them as they stand. */
+#include <stdio.h>
 #include <string.h>
 
 #include "dialect/openai.h"
@@ -17,6 +18,48 @@ static bool must_be(const char *param, const char *wanted, const cJSON *value, e
 }
 
 /* ---- which tools ---- */
+
+/* tools[i] and what stands in it. */
+typedef struct place {
+    char text[64];
+} place;
+
+static place place_in(int i, const char *rest) {
+    place p;
+    snprintf(p.text, sizeof(p.text), "tools[%d]%s", i, rest);
+    return p;
+}
+
+static bool check_tool(const cJSON *tool, int i, err *e) {
+    const cJSON *function = member(tool, "function"), *parameters = member(function, "parameters");
+    const cJSON *name = member(function, "name");
+    const char  *type = text(tool, "type");
+    place        p = place_in(i, ".type");
+    if (type && strcmp(type, "function") != 0) {
+        return err_at(e, ERR_UNSUPPORTED, p.text, "%s must be \"function\", not \"%.40s\".", p.text, type);
+    }
+    p = place_in(i, ".function");
+    if (!cJSON_IsObject(function)) {
+        return must_be(p.text, "an object with a name", function, e);
+    }
+    p = place_in(i, ".function.name");
+    if (!cJSON_IsString(name) || !name->valuestring[0]) {
+        return must_be(p.text, "the name by which the tool is called", name, e);
+    }
+    p = place_in(i, ".function.parameters");
+    return !parameters || cJSON_IsObject(parameters) || must_be(p.text, "a JSON schema", parameters, e);
+}
+
+static bool check_tools(const request *r, err *e) {
+    const cJSON *tool;
+    int          i = 0;
+    cJSON_ArrayForEach(tool, r->tools) {
+        if (!check_tool(tool, i++, e)) {
+            return false;
+        }
+    }
+    return true;
+}
 
 static bool has_tool(const request *r, const char *name) {
     const cJSON *tool;
@@ -89,6 +132,7 @@ static bool take_schema(request *r, const cJSON *schema, const char *where, err 
     }
     r->form = RESPONSE_SCHEMA;
     r->schema = schema;
+    r->schema_place = where;
     return true;
 }
 
@@ -144,7 +188,14 @@ static bool read_template_input(request *r, err *e) {
 }
 
 static bool read_chat(request *r, err *e) {
-    return r->kind != REQUEST_CHAT || (read_choice(r, e) && read_template_input(r, e));
+    if (r->kind != REQUEST_CHAT) {
+        return true;
+    }
+    if (!check_tools(r, e) || !read_choice(r, e) || !read_template_input(r, e)) {
+        return false;
+    }
+    return !r->grammar || r->choice == TOOLS_AUTO || r->choice == TOOLS_NONE ||
+           err_at(e, ERR_INVALID, "grammar", "grammar and a tool_choice that asks for a call exclude each other.");
 }
 
 bool openai_read_local(request *r, err *e) {

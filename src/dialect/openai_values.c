@@ -116,8 +116,8 @@ static bool write_embeddings(const request *r, const answer *head, const float *
     }
     str_adds(out, "],\"model\":");
     str_jsons(out, head->model);
-    return str_addf(out, ",\"usage\":{\"prompt_tokens\":%" PRId64 ",\"total_tokens\":%" PRId64 "}}",
-                    head->usage.prompt, head->usage.prompt);
+    return str_addf(out, ",\"usage\":{\"prompt_tokens\":%" PRId64 ",\"total_tokens\":%" PRId64 "}}", head->usage.prompt,
+                    head->usage.prompt);
 }
 
 /* ---- rerank ---- */
@@ -150,8 +150,9 @@ static bool write_scores(const request *r, const answer *head, const scored *bes
         }
         str_addc(out, '}');
     }
-    return str_addf(out, "],\"meta\":{\"billed_units\":{\"search_units\":1}},\"usage\":{\"prompt_tokens\":%" PRId64
-                         ",\"total_tokens\":%" PRId64 "}}",
+    return str_addf(out,
+                    "],\"meta\":{\"billed_units\":{\"search_units\":1}},\"usage\":{\"prompt_tokens\":%" PRId64
+                    ",\"total_tokens\":%" PRId64 "}}",
                     head->usage.prompt, head->usage.prompt);
 }
 
@@ -171,8 +172,8 @@ static bool write_ranks(const request *r, const answer *head, const float *score
 }
 
 bool openai_write_values(const request *r, const answer *head, const float *values, int width, str *out) {
-    bool ok = r->kind == REQUEST_RERANK ? write_ranks(r, head, values, out)
-                                        : write_embeddings(r, head, values, width, out);
+    bool ok =
+        r->kind == REQUEST_RERANK ? write_ranks(r, head, values, out) : write_embeddings(r, head, values, width, out);
     return ok && !out->failed;
 }
 

@@ -35,11 +35,15 @@ const char   *speech_calls_name(const speech_format *f); /* "hermes", "llama3", 
  * number in *n_think. Returns how many. */
 int speech_marks(const speech_format *f, const char *marks[SPEECH_MAX_MARKS], int *n_think);
 
-/* What stands before and after the arguments when the model calls `name`; `marked`: with the marks around. False when this
+/* The format of an answer that must call: the family's own where that is one object of JSON between marks, else such an
+ * object without marks, which is read as if it stood behind speech_call_mark. */
+speech_format speech_format_held(const speech_format *f);
+/* What stands before and after the arguments when the model calls `name`; `marked`: with the marks around. False when the
  * family's way is not one object of JSON (or memory ran out). */
-bool        speech_call_text(const speech_format *f, const char *name, bool marked, str *before, str *after);
-bool        speech_calls_many(const speech_format *f); /* several calls may follow each other */
-const char *speech_call_mark(const speech_format *f);  /* that opens a call; NULL: none is needed */
+bool          speech_call_text(const speech_format *f, const char *name, bool marked, str *before, str *after);
+bool          speech_calls_unmarked(const speech_format *f); /* the model itself does not write the mark */
+bool          speech_calls_many(const speech_format *f);     /* several calls may follow each other */
+const char   *speech_call_mark(const speech_format *f);      /* that opens a call; NULL: none is needed */
 
 /* Does a prompt that ends like this leave the answer inside the model's reasoning? */
 bool speech_prompt_thinks(const speech_format *f, const char *prompt, size_t n);

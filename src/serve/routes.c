@@ -197,6 +197,14 @@ void routes_handle(struct evhttp_request *r, void *arg) {
         if (is(r, POST)) {
             client_begin(f, r, REQUEST_COMPLETION);
         }
+    } else if (strcmp(path, "/v1/embeddings") == 0) {
+        if (is(r, POST)) {
+            client_begin(f, r, REQUEST_EMBEDDINGS);
+        }
+    } else if (strcmp(path, "/v1/rerank") == 0) {
+        if (is(r, POST)) {
+            client_begin(f, r, REQUEST_RERANK);
+        }
     } else if (strcmp(path, "/metrics") == 0 || begins(path, "/api/")) {
         admin(f, r, path);
     } else if (strcmp(path, "/v1/models") == 0 || begins(path, "/v1/models/")) {
@@ -212,10 +220,9 @@ void routes_handle(struct evhttp_request *r, void *arg) {
             page(r, path[1] ? path + 1 : "web/index.html");
         }
     } else {
-        reply_error(
-            r, 404, ERR_NOT_FOUND, "",
-            "There is nothing at %.200s. pare answers /v1/chat/completions, /v1/completions, /v1/models, /health, "
-            "/metrics and /.",
-            path);
+        reply_error(r, 404, ERR_NOT_FOUND, "",
+                    "There is nothing at %.200s. pare answers /v1/chat/completions, /v1/completions, /v1/embeddings, "
+                    "/v1/rerank, /v1/models, /health, /metrics and /.",
+                    path);
     }
 }

@@ -53,6 +53,9 @@ int64_t estimate_prompt(const request *r) {
             tokens += estimate_text(r->messages[i].content, strlen(r->messages[i].content));
         }
     }
+    if (r->query) {
+        tokens += estimate_text(r->query, strlen(r->query));
+    }
     for (int i = 0; i < r->n_prompts; i++) {
         const prompt *p = &r->prompts[i];
         tokens += p->text ? estimate_text(p->text, strlen(p->text)) : p->n_ids;

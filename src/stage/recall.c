@@ -108,6 +108,9 @@ static stage_verdict recall_down(stage *s, exchange *x) {
 
 static bool worth_keeping(const exchange *x) {
     const answer *a = &x->answer;
+    if (x->kind == REQUEST_EMBEDDINGS || x->kind == REQUEST_RERANK) { /* has no choices, and is whole or an error */
+        return x->result == OUTCOME_OK && !x->cut && !x->no_store && a->raw;
+    }
     if (x->result != OUTCOME_OK || x->cut || x->no_store || a->n_choices == 0 || !answer_complete(a)) {
         return false;
     }
