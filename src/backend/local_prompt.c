@@ -45,20 +45,6 @@ static bool fits(const local_backend *b, size_t tokens, const place *where, err 
 
 /* ---- chat ---- */
 
-/* The template usually writes BOS itself; where it does not and the model wants one, it comes first. */
-static bool begin_with_bos(const tokenizer *t, token_ids *out, err *e) {
-    int32_t bos = tokenizer_bos(t);
-    if (!tokenizer_adds_bos(t) || bos < 0 || (out->count > 0 && out->ids[0] == bos)) {
-        return true;
-    }
-    if (!token_ids_add(out, bos)) {
-        return err_set(e, ERR_MEMORY, "out of memory for a prompt");
-    }
-    memmove(out->ids + 1, out->ids, (out->count - 1) * sizeof(*out->ids));
-    out->ids[0] = bos;
-    return true;
-}
-
 static bool can_chat(const local_backend *b, err *e) {
     const model *m = b->m;
     if (!m->tokens) {
@@ -82,7 +68,7 @@ static bool chat_prompt(const local_backend *b, const request *r, const place *w
     bool       ok = input && template_render(b->m->chat, input, clock_wall_us() / 1000000, &text, e) &&
               may_fit(b, text.len, where, e) &&
               guard_encode(b->guard, &mark, text.data ? text.data : "", text.len, out, e) &&
-              begin_with_bos(b->m->tokens, out, e);
+              tokenizer_begin(b->m->tokens, out, e);
     if (ok && thinks) {
         *thinks = speech_prompt_thinks(&b->speech, text.data ? text.data : "", text.len);
     }

@@ -1,5 +1,5 @@
-# From include/pare.h to a C program that prints what other programs are compiled against: the layout of its structs, the
-# values of its constants, and its functions as they are declared. Reads what the header's own style needs and no more.
+# From include/pare.h to a C program that prints what other programs are compiled against: the layout of its structs,
+# the values of its constants, and its functions as they are declared. Reads the header's own style and no more.
 {
     text = text $0 "\n"
 }

@@ -1,10 +1,11 @@
 #!/bin/sh
-# What programs that were compiled yesterday rely on: libpare's names and their versions, and the layout and declarations of
-# include/pare.h, compared with tests/e2e/abi.txt. The header must be C99 and C++17 for every compiler that is here.
+# What programs that were compiled yesterday rely on: libpare's names and their versions, and the layout and
+# declarations of include/pare.h, compared with tests/e2e/abi.txt. The header must be C99 and C++17 for every compiler
+# that is here.
 # usage: abi.sh BUILD_DIR [--write]     --write: the change is meant; writes abi.txt
 #
-# Allowed within one major version: members at the end of a struct (for its first members see libpare_structs.c), further
-# functions in a new node of cmake/libpare.map, further constants. Everything else needs a new major version.
+# Allowed within one major version: members at the end of a struct (for its first members see libpare_structs.c),
+# further functions in a new node of cmake/libpare.map, further constants. All else needs a new major version.
 set -eu
 build=$1
 here=$(dirname "$0")
@@ -34,7 +35,8 @@ awk -f "$here/abi.awk" "$root/include/pare.h" >"$work/probe.c"
 cc -std=c17 -Wall -Wextra -Werror -I"$root/include" "$work/probe.c" -o "$work/probe"
 {
     echo "soname $(objdump -p "$build/libpare.so" | awk '$1 == "SONAME" { print $2 }')"
-    nm -D --defined-only --with-symbol-versions "$build/libpare.so" | awk '$2 != "A" { print "symbol " $3 }' | LC_ALL=C sort
+    nm -D --defined-only --with-symbol-versions "$build/libpare.so" |
+        awk '$2 != "A" { print "symbol " $3 }' | LC_ALL=C sort
     "$work/probe"
 } >"$work/abi.txt"
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What `make install` leaves: the program runs, the man page is there, and the examples build and run with what was installed
-# alone, shared and static, found by pkg-config. usage: install.sh BUILD_DIR
+# What `make install` leaves: the program runs, the man page is there, and the examples build and run with what was
+# installed alone, shared and static, found by pkg-config. usage: install.sh BUILD_DIR
 set -eu
 build=$1
 work=$(mktemp -d)
@@ -9,18 +9,18 @@ DESTDIR="$work" cmake --install "$build" --prefix /usr >"$work/log" 2>&1 || { ca
 for f in bin/pare lib/libpare.a lib/libpare.so include/pare.h lib/pkgconfig/pare.pc share/man/man1/pare.1; do
     [ -e "$work/usr/$f" ] || { echo "install: $f is missing"; exit 1; }
 done
-"$work/usr/bin/pare" --version | grep -q '^pare [0-9]'
-"$work/usr/bin/pare" --version | grep -q "^pare $(PKG_CONFIG_PATH="$work/usr/lib/pkgconfig" pkg-config --modversion pare)"
+export PKG_CONFIG_PATH="$work/usr/lib/pkgconfig"
+"$work/usr/bin/pare" --version | grep -q "^pare $(pkg-config --modversion pare)"
 
 # Programs of somebody else's: they see the installed folder and nothing of the source tree but their own file.
-export PKG_CONFIG_PATH="$work/usr/lib/pkgconfig"
 export PKG_CONFIG_ALLOW_SYSTEM_CFLAGS=1 PKG_CONFIG_ALLOW_SYSTEM_LIBS=1
 for program in generate chat embed; do
     cp "examples/$program.c" "$work/$program.c"
     lines=$(wc -l <"$work/$program.c")
-    [ "$lines" -lt 60 ] || { echo "install: examples/$program.c has $lines lines; an example is shorter than 60"; exit 1; }
+    [ "$lines" -lt 60 ] || { echo "install: examples/$program.c has $lines lines, not less than 60"; exit 1; }
     # shellcheck disable=SC2046
-    (cd "$work" && cc -std=c17 -Wall -Wextra -Werror "$program.c" $(pkg-config --cflags --libs pare) -o "$program.shared")
+    (cd "$work" && cc -std=c17 -Wall -Wextra -Werror "$program.c" $(pkg-config --cflags --libs pare) \
+        -o "$program.shared")
     # shellcheck disable=SC2046
     (cd "$work" && cc -std=c17 "$program.c" $(pkg-config --cflags pare) usr/lib/libpare.a \
         $(pkg-config --libs --static pare | sed 's/-lpare//') -o "$program.static")
@@ -32,8 +32,10 @@ both() {
     shift
     said=$(LD_LIBRARY_PATH="$work/usr/lib" "$work/$program.shared" "$@" <"$work/input")
     other=$("$work/$program.static" "$@" <"$work/input")
-    [ -n "$said" ] && [ "$said" = "$other" ] ||
-        { echo "install: the two builds of $program differ: '$said' and '$other'"; exit 1; }
+    if [ -z "$said" ] || [ "$said" != "$other" ]; then
+        echo "install: the two builds of $program differ: '$said' and '$other'"
+        exit 1
+    fi
 }
 # says PATTERN: of the last program
 says() {
@@ -43,6 +45,13 @@ says() {
 : >"$work/input"
 both generate models/storyteller.gguf "Once upon a time"
 says '\[5 + [0-9]* tokens\]'
+if command -v g++ >/dev/null; then # the same program as C++
+    # shellcheck disable=SC2046
+    (cd "$work" && g++ -std=c++20 -Wall -Wextra -Wno-missing-field-initializers -Werror -x c++ generate.c -x none \
+        $(pkg-config --cflags --libs pare) -o generate.cxx)
+    other=$(LD_LIBRARY_PATH="$work/usr/lib" "$work/generate.cxx" models/storyteller.gguf "Once upon a time")
+    [ "$said" = "$other" ] || { echo "install: C++ says '$other', not '$said'"; exit 1; }
+fi
 # Two turns: the second finds the first in the cache.
 printf 'Tell me about a fox.\nAnd then?\n' >"$work/input"
 both chat models/storyteller.gguf "You tell stories."
@@ -66,6 +75,6 @@ grep -q pooling "$work/why"
 names=$({ nm -D --defined-only "$work/usr/lib/libpare.so"; nm -g --defined-only "$work/usr/lib/libpare.a"; } |
     awk 'NF == 3 { print $3 }' | grep -v '^pare_' | grep -v '^PARE_' || true)
 [ -z "$names" ] || { echo "install: libpare shows $names"; exit 1; }
-needs=$(objdump -p "$work/usr/lib/libpare.so" | awk '$1 == "NEEDED" { print $2 }' | grep -E 'event|curl|sqlite|yaml' || true)
+needs=$(objdump -p "$work/usr/lib/libpare.so" | awk '$1 == "NEEDED" && $2 ~ /event|curl|sqlite|yaml/ { print $2 }')
 [ -z "$needs" ] || { echo "install: libpare.so needs $needs"; exit 1; }
 echo "install: program, man page, libpare and its examples work, shared and static"

@@ -246,3 +246,15 @@ bool tokenizer_adds_bos(const tokenizer *t) {
 bool tokenizer_strips_first_space(const tokenizer *t) {
     return t->space_prefix; /* never set for byte-level BPE */
 }
+
+bool tokenizer_begin(const tokenizer *t, token_ids *prompt, err *e) {
+    if (!t->adds_bos || t->bos < 0 || (prompt->count > 0 && prompt->ids[0] == t->bos)) {
+        return true;
+    }
+    if (!token_ids_add(prompt, t->bos)) {
+        return err_set(e, ERR_MEMORY, "out of memory for a prompt");
+    }
+    memmove(prompt->ids + 1, prompt->ids, (prompt->count - 1) * sizeof(*prompt->ids));
+    prompt->ids[0] = t->bos;
+    return true;
+}

@@ -43,6 +43,10 @@ typedef struct encode_options {
 /* Appends to *out. `text` need not be valid UTF-8 (wrong bytes are encoded as bytes). */
 bool tokenizer_encode(const tokenizer *t, const char *text, size_t n, encode_options o, token_ids *out, err *e);
 
+/* For a prompt that a chat template made: templates usually write BOS themselves; where this one has not and the model
+ * wants it, it comes first. */
+bool tokenizer_begin(const tokenizer *t, token_ids *prompt, err *e);
+
 /* The bytes of one token as they appear in running text (control tokens: empty unless `special`). They may be a part
  * of a character. Returns the length; *bytes lives as long as the tokenizer. SPM's space mark is already a space. */
 size_t      tokenizer_piece(const tokenizer *t, int32_t id, bool special, const char **bytes);

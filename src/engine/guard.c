@@ -1,4 +1,4 @@
-#include "backend/local_guard.h"
+#include "engine/guard.h"
 
 #include <stdio.h>
 #include <stdlib.h>

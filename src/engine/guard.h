@@ -1,4 +1,4 @@
-/* local_guard.h - what clients write never becomes a control token.
+/* guard.h - what clients write never becomes a control token.
  *
  * A chat template writes its markup ("<|im_start|>") and the clients' words into one text, and a tokenizer cannot tell
  * the two apart. So, before rendering, a mark is put before each place of a client's string where a control token's
@@ -8,8 +8,8 @@
  * untouched, so the template sees what its author expected.
  *
  * User-defined tokens are recognised in any text by the tokenizer itself and are not guarded. Read-only after opening.  */
-#ifndef PARE_BACKEND_LOCAL_GUARD_H
-#define PARE_BACKEND_LOCAL_GUARD_H
+#ifndef PARE_ENGINE_GUARD_H
+#define PARE_ENGINE_GUARD_H
 
 #include "base/err.h"
 #include "base/json.h"

@@ -1,7 +1,7 @@
 /* Clients' words never become control tokens, whatever they are and however a template puts them together. */
 #include "check.h"
 
-#include "backend/local_guard.h"
+#include "engine/guard.h"
 #include "model/gguf_write.h"
 
 static const char *const controls[] = {"<unk>",
