@@ -165,6 +165,7 @@ static void close_local(backend *base) {
     }
     local_embed_close(b->embeds);
     engine_close(b->engine);
+    local_rules_free(b);
     queue_free(b->work);
     guard_close(b->guard);
     model_close(b->m);

@@ -413,21 +413,12 @@ static bool wanted(backend_call *c) {
     return yes;
 }
 
-/* The model is made to begin with a mark: what follows it comes from the engine, the mark itself from here. */
-static bool add_prefix(local_choice *choice, err *e) {
-    if (choice->rule.prefix < 0) {
-        return true;
+static bool add_mark(local_choice *choice, err *e) {
+    if (choice->rule.mark) {
+        local_speech_expect(choice->speech, choice->rule.mark);
     }
-    bool     ok = token_ids_add(&choice->prompt, choice->rule.prefix);
-    uint32_t end = 0;
-    pthread_mutex_lock(&choice->call->lock);
-    str_adds(&choice->text, choice->rule.prefix_text);
-    end = (uint32_t)choice->text.len;
-    if (choice->speech) {
-        str_add(&choice->ends, &end, sizeof(end));
-    }
-    pthread_mutex_unlock(&choice->call->lock);
-    return ok || err_set(e, ERR_MEMORY, "out of memory for a prompt");
+    return choice->rule.prefix < 0 || token_ids_add(&choice->prompt, choice->rule.prefix) ||
+           err_set(e, ERR_MEMORY, "out of memory for a prompt");
 }
 
 /* All prompts first: a bad one costs no computation. */
@@ -440,7 +431,7 @@ static bool prepare(backend_call *c, err *e) {
         bool          thinks = false;
         if (!local_prompt_make(c->b, c->r, i, &choice->prompt, &thinks, e) ||
             !local_speech_open(c->b, c->r, thinks, &choice->n_marks, &choice->speech, e) ||
-            !local_rule_make(c->b, c->r, thinks, &choice->rule, e) || !add_prefix(choice, e)) {
+            !local_rule_make(c->b, c->r, thinks, &choice->rule, e) || !add_mark(choice, e)) {
             return false;
         }
     }

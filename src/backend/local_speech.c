@@ -11,6 +11,8 @@ struct local_speech {
     backend_event_fn fn;
     void            *ctx;
     int64_t          reasoned;
+    const char      *expected;   /* see local_speech_expect; NULL: none, or it was said */
+    bool             only_calls; /* the answer is held to them: what else is left of it is a mark that was cut off */
     bool             failed;
 };
 
@@ -50,6 +52,9 @@ static void send_call(local_speech *s, const speech_delta *d) {
 
 static void on_delta(void *ctx, const speech_delta *d) {
     local_speech *s = ctx;
+    if (d->kind == SPEECH_TEXT && s->only_calls) {
+        return;
+    }
     if (d->kind == SPEECH_TEXT) {
         send(s, (event){.text = d->text, .text_len = d->len});
     } else if (d->kind == SPEECH_REASONING) {
@@ -62,7 +67,7 @@ static void on_delta(void *ctx, const speech_delta *d) {
 /* ---- a choice ---- */
 
 bool local_speech_open(const local_backend *b, const request *r, bool thinks, int *shown, local_speech **out, err *e) {
-    speech_format  f = b->speech;
+    speech_format  f = local_must_call(r) ? speech_format_held(&b->speech) : b->speech;
     speech_options o = {.tools = local_tools(r), .thinks = thinks, .tell = on_delta};
     *shown = 0;
     *out = NULL;
@@ -76,9 +81,27 @@ bool local_speech_open(const local_backend *b, const request *r, bool thinks, in
     if (!s) {
         return err_set(e, ERR_MEMORY, "out of memory for an answer");
     }
+    s->only_calls = local_must_call(r);
     *shown = o.tools ? b->n_shown : b->n_shown_thoughts;
     *out = s;
     return true;
+}
+
+void local_speech_expect(local_speech *s, const char *mark) {
+    s->expected = mark;
+}
+
+/* The mark stands right behind the reasoning, wherever tokens end. */
+static void add(local_speech *s, const char *bytes, size_t n) {
+    while (s->expected && speech_thinking(s->s) && n > 0) {
+        speech_add(s->s, bytes++, 1);
+        n--;
+    }
+    if (s->expected && !speech_thinking(s->s)) {
+        speech_add(s->s, s->expected, strlen(s->expected));
+        s->expected = NULL;
+    }
+    speech_add(s->s, bytes, n);
 }
 
 /* Of `text` the bytes between two ends are one token's. */
@@ -89,12 +112,12 @@ static void take_tokens(local_speech *s, const str *text, const str *ends) {
         memcpy(&end, ends->data + i, sizeof(end));
         s->reasoned += speech_thinking(s->s);
         if (end > at && end <= text->len) {
-            speech_add(s->s, text->data + at, end - at);
+            add(s, text->data + at, end - at);
             at = end;
         }
     }
     if (at < text->len) {
-        speech_add(s->s, text->data + at, text->len - at);
+        add(s, text->data + at, text->len - at);
     }
     speech_flush(s->s);
 }

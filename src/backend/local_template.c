@@ -53,29 +53,50 @@ typedef enum probed { PROBE_FAILS, PROBE_MISSES, PROBE_GOOD } probed;
 
 static const char *const probe_arguments[] = {"{\"" PROBE "\": \"v\"}", "\"{\\\"" PROBE "\\\": \\\"v\\\"}\""};
 static const char *const probe_content[] = {"null", "\"\""};
+static const char *const probe_tool[] = {
+    "", ",\"description\":\"d\",\"parameters\":{\"type\":\"object\",\"properties\":{}}"};
 
-static probed probe(const chat_template *t, bool text, bool empty) {
-    str input = {0}, out = {0};
+static bool probe_render(const chat_template *t, const char *messages, const char *tool, str *out) {
+    str input = {0};
     str_addf(
         &input,
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":%s,\"tool_calls\":"
-        "[{\"id\":\"abc123def\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":%s}}]},{\"role\":"
-        "\"tool\","
-        "\"name\":\"f\",\"tool_call_id\":\"abc123def\",\"content\":\"a\"}],\"tools\":[{\"type\":\"function\","
-        "\"function\":{"
-        "\"name\":\"f\",\"description\":\"d\",\"parameters\":{\"type\":\"object\",\"properties\":{}}}}],"
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}%s],\"tools\":[{\"type\":\"function\",\"function\":{%s}}],"
         "\"add_generation_prompt\":true,\"bos_token\":\"\",\"eos_token\":\"\"}",
-        probe_content[empty], probe_arguments[text]);
+        messages, tool);
     cJSON *json = input.failed ? NULL : json_parse(input.data, input.len, JSON_MAX_DEPTH, NULL);
+    bool   ok = json && template_render(t, json, 0, out, NULL) && out->data;
+    cJSON_Delete(json);
+    str_free(&input);
+    return ok;
+}
+
+static probed probe(const chat_template *t, bool text, bool empty, bool full_tool) {
+    str messages = {0}, tool = {0}, out = {0};
+    str_addf(&messages,
+             ",{\"role\":\"assistant\",\"content\":%s,\"tool_calls\":[{\"id\":\"abc123def\",\"type\":\"function\","
+             "\"function\":{\"name\":\"f\",\"arguments\":%s}}]},"
+             "{\"role\":\"tool\",\"name\":\"f\",\"tool_call_id\":\"abc123def\",\"content\":\"a\"}",
+             probe_content[empty], probe_arguments[text]);
+    str_addf(&tool, "\"name\":\"f\"%s", probe_tool[full_tool]);
     probed found = PROBE_FAILS;
-    if (json && template_render(t, json, 0, &out, NULL) && out.data) {
+    if (!messages.failed && !tool.failed && probe_render(t, messages.data, tool.data, &out)) {
         bool good = strstr(out.data, PROBE) && !strstr(out.data, "'" PROBE "'") && !strstr(out.data, "\\\"" PROBE);
         found = good ? PROBE_GOOD : PROBE_MISSES;
     }
-    cJSON_Delete(json);
-    str_free(&input);
+    str_free(&messages);
+    str_free(&tool);
     str_free(&out);
     return found;
+}
+
+/* A prompt with a tool that does not name it. A template that fails says so when it is used. */
+static bool has_no_tools(const chat_template *t) {
+    str  tool = {0}, out = {0};
+    bool none = str_addf(&tool, "\"name\":\"" PROBE "\"%s", probe_tool[true]) && probe_render(t, "", tool.data, &out) &&
+                !strstr(out.data, PROBE);
+    str_free(&tool);
+    str_free(&out);
+    return none;
 }
 
 static probed better(probed a, probed b) {
@@ -83,11 +104,16 @@ static probed better(probed a, probed b) {
 }
 
 local_manners local_template_manners(const chat_template *t) {
-    probed object[2] = {probe(t, false, false), probe(t, false, true)};
-    probed text[2] = {probe(t, true, false), probe(t, true, true)};
+    probed object[2] = {probe(t, false, false, true), probe(t, false, true, true)};
+    probed text[2] = {probe(t, true, false, true), probe(t, true, true, true)};
     bool   wants_text = better(text[0], text[1]) > better(object[0], object[1]);
     probed null = wants_text ? text[0] : object[0], empty = wants_text ? text[1] : object[1];
-    return (local_manners){.text_arguments = wants_text, .empty_content = empty > null, .null_content = null > empty};
+    bool   takes_empty = empty > null;
+    return (local_manners){.text_arguments = wants_text,
+                           .empty_content = takes_empty,
+                           .null_content = null > empty,
+                           .full_tools = probe(t, wants_text, takes_empty, false) < better(null, empty),
+                           .no_tools = has_no_tools(t)};
 }
 
 /* The content of an answer that calls tools, as the template takes it. */
@@ -181,6 +207,37 @@ static bool add_variables(cJSON *input, const request *r) {
            cJSON_AddStringToObject(input, "reasoning_effort", r->effort);
 }
 
+/* Takes `value` in any case. */
+static bool fill(cJSON *object, const char *key, cJSON *value) {
+    const cJSON *had = cJSON_GetObjectItemCaseSensitive(object, key);
+    bool         ok = value && (!had || cJSON_IsNull(had));
+    if (ok) {
+        cJSON_DeleteItemFromObjectCaseSensitive(object, key);
+        ok = cJSON_AddItemToObject(object, key, value);
+    }
+    if (!ok) {
+        cJSON_Delete(value);
+    }
+    return value && (ok || had);
+}
+
+static bool add_tools(const local_backend *b, cJSON *input, const cJSON *tools) {
+    static const char none[] = "{\"type\":\"object\",\"properties\":{}}";
+    cJSON            *tool;
+    if (!add_copy(input, "tools", tools)) {
+        return false;
+    }
+    cJSON_ArrayForEach(tool, cJSON_GetObjectItemCaseSensitive(input, "tools")) {
+        cJSON *function = cJSON_GetObjectItemCaseSensitive(tool, "function");
+        if (b->manners.full_tools && cJSON_IsObject(function) &&
+            !(fill(function, "description", cJSON_CreateString("")) &&
+              fill(function, "parameters", json_parse(none, sizeof(none) - 1, JSON_MAX_DEPTH, NULL)))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* All of it is the client's, so far: its words must not become control tokens. */
 static bool mark_input(const local_backend *b, cJSON *input, guard_mark *mark, err *e) {
     *mark = (guard_mark){0};
@@ -214,7 +271,7 @@ cJSON *local_template_input(const local_backend *b, const request *r, guard_mark
         }
         cJSON_AddItemToArray(messages, copy);
     }
-    if ((tools && !add_copy(input, "tools", tools)) || !add_variables(input, r)) {
+    if ((tools && !add_tools(b, input, tools)) || !add_variables(input, r)) {
         return out_of_memory(input, e);
     }
     if (!mark_input(b, input, mark, e)) {
