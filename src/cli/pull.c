@@ -81,9 +81,10 @@ static void write_eta(const meter *m, int64_t left, char *out, size_t size) {
     int64_t s = m->speed > 1 ? (int64_t)((double)left / m->speed) : -1;
     out[0] = '\0';
     if (s >= 0 && s < 360000) {
-        snprintf(out, size, s >= 3600 ? ", %lld:%02lld:%02lld left" : "", (long long)s / 3600, (long long)s / 60 % 60,
-                 (long long)s % 60);
-        if (s < 3600) {
+        if (s >= 3600) {
+            snprintf(out, size, ", %lld:%02lld:%02lld left", (long long)s / 3600, (long long)s / 60 % 60,
+                     (long long)s % 60);
+        } else {
             snprintf(out, size, ", %lld:%02lld left", (long long)s / 60, (long long)s % 60);
         }
     }

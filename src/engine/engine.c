@@ -50,6 +50,9 @@ bool engine_size_of(const model_shape *m, const char *name, const engine_options
 
 static bool read_options(engine *g, const engine_options *o, err *e) {
     engine_size s;
+    if (g->m->shape.headless) {
+        return err_set(e, ERR_UNSUPPORTED, "%s makes embeddings and writes no text", g->m->name);
+    }
     if (!engine_size_of(&g->m->shape, g->m->name, o, &s, e)) {
         return false;
     }

@@ -38,7 +38,7 @@ static size_t weight_bytes(const gguf *g) {
 static size_t row_bytes(const model_shape *s) {
     size_t dim = (size_t)s->dim, q = (size_t)s->heads * (size_t)s->head_dim;
     size_t kv = (size_t)s->kv_heads * (size_t)s->head_dim, ffn = (size_t)(s->experts ? s->shared_ffn : s->ffn);
-    size_t turns = s->window && s->local_rope_base != s->rope_base ? 2 : 1;
+    size_t turns = model_turns_locally(s) ? 2 : 1;
     size_t floats = 3 * dim + 2 * q + 2 * kv + 2 * ffn + turns * (size_t)s->rope_dim;
     size_t bytes = sizeof(float) * floats + ACTIVATION_BYTES * larger(larger(q, dim), ffn);
     if (s->experts) { /* each row goes to so many of them */

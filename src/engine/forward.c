@@ -20,10 +20,6 @@ static int widest(const model_shape *s) {
     return widest > q_dim ? widest : q_dim;
 }
 
-static bool needs_local_turns(const model_shape *s) {
-    return s->window && (s->local_rope_base != s->rope_base || s->local_rope_scale != s->rope_scale);
-}
-
 /* What takes memory of its own, then the scratch. */
 static bool open_parts(forward *f, err *e) {
     const model_shape *s = &f->m->shape;
@@ -54,7 +50,7 @@ forward *forward_new(const model *m, pool *p, int max_tokens, int max_logits, er
         return NULL;
     }
     *f = (forward){.m = m, .p = p, .k = kernels_get(), .max_tokens = max_tokens, .max_logits = max_logits};
-    f->turns = needs_local_turns(&m->shape) ? TURNS : 1;
+    f->turns = model_turns_locally(&m->shape) ? TURNS : 1;
     if (max_logits > max_tokens)
         f->max_logits = max_tokens;
     if (!open_parts(f, e)) {
@@ -130,6 +126,11 @@ static void add_bias(const forward *f, float *row, const float *bias, int n) {
         f->k->add(row, bias, n);
 }
 
+static void clamp_row(float *x, float limit, int n) {
+    for (int i = 0; limit > 0 && i < n; i++)
+        x[i] = x[i] < -limit ? -limit : x[i] > limit ? limit : x[i];
+}
+
 static void norm_heads(const forward *f, const norm_weights *w, float *heads, int count) {
     const model_shape *s = &f->m->shape;
     if (s->arch->qk == QK_NORM_WHOLE)
@@ -155,6 +156,9 @@ static void place_rows(void *arg, int begin, int end, int thread) {
         add_bias(f, q, w->q_bias, q_dim);
         add_bias(f, k, w->k_bias, kv_dim);
         add_bias(f, v, w->v_bias, kv_dim);
+        clamp_row(q, s->clamp_qkv, q_dim);
+        clamp_row(k, s->clamp_qkv, kv_dim);
+        clamp_row(v, s->clamp_qkv, kv_dim);
         norm_heads(f, &w->q_norm, q, s->heads);
         norm_heads(f, &w->k_norm, k, s->kv_heads);
         rope_heads(f, q, s->heads, turn);

@@ -52,19 +52,19 @@ typedef struct work {
 
 /* ---- growing ---- */
 
-static bool grow(work *w, void **p, int *cap, int n, size_t size) {
-    if (n < *cap) {
-        return true;
+/* Where p has room for one more than n; NULL when there is no memory, and then p is what it was. */
+static void *grow(work *w, void *p, int *cap, int n, size_t size) {
+    if (p && n < *cap) {
+        return p;
     }
     int   more = *cap ? *cap * 2 : 256;
-    void *q = realloc(*p, (size_t)more * size);
+    void *q = realloc(p, (size_t)more * size);
     if (!q) {
         rules_fail(w->r, ERR_MEMORY, "out of memory for a grammar");
-        return false;
+        return NULL;
     }
-    *p = q;
     *cap = more;
-    return true;
+    return q;
 }
 
 static bool too_large(work *w) {
@@ -80,9 +80,11 @@ static int nfa_node(work *w) {
     if (w->n_nfa >= MOST_NFA) {
         too_large(w);
     }
-    if (w->r->failed || !grow(w, (void **)&w->first, &w->cap_nfa, w->n_nfa, sizeof(*w->first))) {
+    int32_t *first = w->r->failed ? NULL : grow(w, w->first, &w->cap_nfa, w->n_nfa, sizeof(*first));
+    if (!first) {
         return 0;
     }
+    w->first = first;
     w->first[w->n_nfa] = -1;
     return w->n_nfa++;
 }
@@ -91,7 +93,9 @@ static void nfa_connect(work *w, int from, int to, int lo, int hi, int rule) {
     if (w->n_edges >= 4 * MOST_NFA) {
         too_large(w);
     }
-    if (!w->r->failed && grow(w, (void **)&w->edge, &w->cap_edges, w->n_edges, sizeof(*w->edge))) {
+    nfa_edge *edge = w->r->failed ? NULL : grow(w, w->edge, &w->cap_edges, w->n_edges, sizeof(*edge));
+    if (edge) {
+        w->edge = edge;
         w->edge[w->n_edges] = (nfa_edge){w->first[from], to, (int16_t)lo, (int16_t)hi, rule};
         w->first[from] = w->n_edges++;
     }
@@ -126,10 +130,12 @@ static bool fits(work *w, const expr *x, int *left) {
 
 static bool is_small(work *w, int rule) {
     while (rule >= w->small_cap) {
-        int had = w->small_cap;
-        if (!grow(w, (void **)&w->small, &w->small_cap, w->small_cap, 1)) {
+        int      had = w->small_cap;
+        uint8_t *small = grow(w, w->small, &w->small_cap, w->small_cap, 1);
+        if (!small) {
             return false;
         }
+        w->small = small;
         memset(w->small + had, SMALL_UNKNOWN, (size_t)(w->small_cap - had));
     }
     const grammar_rule *of = &w->r->rule[rule];
@@ -346,9 +352,11 @@ static int set_id(work *w) {
         w->pool = more;
         w->cap_pool = cap;
     }
-    if (!grow(w, (void **)&w->from, &w->cap_from, w->n_from + 1, sizeof(*w->from)) ||
-        !grow(w, (void **)&g->node, &w->cap_nodes, g->n_nodes, sizeof(*g->node)) ||
-        !map_put(w->ids, w->set, bytes, g->n_nodes)) {
+    size_t       *from = grow(w, w->from, &w->cap_from, w->n_from + 1, sizeof(*from));
+    grammar_node *node = grow(w, g->node, &w->cap_nodes, g->n_nodes, sizeof(*node));
+    w->from = from ? from : w->from;
+    g->node = node ? node : g->node;
+    if (!from || !node || !map_put(w->ids, w->set, bytes, g->n_nodes)) {
         rules_fail(w->r, ERR_MEMORY, "out of memory for a grammar");
         return 0;
     }
@@ -366,7 +374,11 @@ static void add_byte_edge(work *w, int first, byte_edge edge) {
     byte_edge *before = g->n_bytes > first ? &g->bytes[g->n_bytes - 1] : NULL;
     if (before && before->to == edge.to && before->hi + 1 == edge.lo) {
         before->hi = edge.hi;
-    } else if (grow(w, (void **)&g->bytes, &w->cap_bytes, g->n_bytes, sizeof(*g->bytes))) {
+        return;
+    }
+    byte_edge *bytes = grow(w, g->bytes, &w->cap_bytes, g->n_bytes, sizeof(*bytes));
+    if (bytes) {
+        g->bytes = bytes;
         g->bytes[g->n_bytes++] = edge;
     }
 }
@@ -428,8 +440,10 @@ static void expand_calls(work *w, size_t begin, size_t end, int first) {
                     }
                 }
             }
-            int to = set_id(w);
-            if (grow(w, (void **)&g->calls, &w->cap_calls, g->n_calls, sizeof(*g->calls))) {
+            int        to = set_id(w);
+            call_edge *calls = grow(w, g->calls, &w->cap_calls, g->n_calls, sizeof(*calls));
+            if (calls) {
+                g->calls = calls;
                 g->calls[g->n_calls++] = (call_edge){rule, to};
             }
         }
@@ -483,19 +497,24 @@ static void compile_rule(work *w, int rule) {
     int begin = nfa_node(w);
     w->end = nfa_node(w);
     build(w, w->r->rule[rule].body, begin, w->end);
-    if (w->r->failed || !reserve_sets(w) || !grow(w, (void **)&g->start, &w->cap_start, rule, sizeof(*g->start))) {
+    grammar_start *start = NULL;
+    if (!w->r->failed && reserve_sets(w)) {
+        start = grow(w, g->start, &w->cap_start, rule, sizeof(*start));
+    }
+    if (!start) {
         return;
     }
+    g->start = start;
     w->n_from = 0;
     w->n_pool = 0;
     w->base = g->n_nodes;
     begin_set(w);
     reach(w, begin);
-    int start = set_id(w);
+    int first = set_id(w);
     for (int i = 0; i < w->n_from && !w->r->failed; i++) {
         expand(w, i);
     }
-    g->start[rule] = (grammar_start){.node = start};
+    g->start[rule] = (grammar_start){.node = first};
     g->n_rules = rule + 1;
 }
 

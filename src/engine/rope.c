@@ -41,8 +41,8 @@ void rope_frequencies(forward *f, int context) {
 
 void rope_turns(const forward *f, int position, float *turn) {
     const model_shape *s = &f->m->shape;
-    double             size = (double)s->rope_attn;
     for (int i = 0; i < f->turns * s->rope_dim / 2; i++) {
+        double size = (double)(i < s->rope_dim / 2 ? s->rope_attn : s->local_rope_attn);
         double angle = position * f->frequency[i]; /* double: far positions keep their fraction */
         turn[2 * i] = (float)(cos(angle) * size);
         turn[2 * i + 1] = (float)(sin(angle) * size);

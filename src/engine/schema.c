@@ -299,7 +299,7 @@ static const expr *values(schema *s, const cJSON *node) {
     if (list && (!cJSON_IsArray(list) || n == 0 || n > SCHEMA_MOST_VALUES)) {
         schema_wrong(s, ERR_INVALID, "enum must be an array of 1 to %d values", SCHEMA_MOST_VALUES);
     }
-    const expr **item = s->r->failed ? NULL : calloc((size_t)n, sizeof(const expr *));
+    const expr **item = s->r->failed ? NULL : calloc((size_t)n + 1, sizeof(const expr *));
     if (!item) {
         rules_fail(s->r, ERR_MEMORY, "out of memory for a grammar");
         return NULL;
@@ -502,9 +502,10 @@ grammar *grammar_from_calls(const grammar_call *calls, int n, const char *betwee
     int          root = rules_add(&r, "root");
     const expr **item = n > 0 ? calloc((size_t)n, sizeof(const expr *)) : NULL;
     if (!item) {
-        rules_fail(&r, ERR_INVALID, "a grammar of no calls");
+        rules_fail(&r, n > 0 ? ERR_MEMORY : ERR_INVALID,
+                   n > 0 ? "out of memory for a grammar" : "a grammar of no calls");
     }
-    for (int i = 0; i < n && !r.failed; i++) {
+    for (int i = 0; item && i < n && !r.failed; i++) {
         const expr *x = NULL, *of[3];
         schema_read(&s, calls[i].schema ? calls[i].schema : &any_object, &x);
         of[0] = expr_text(&r, calls[i].before, strlen(calls[i].before));

@@ -237,7 +237,10 @@ static const expr *members(schema *s, const object *o) {
     int          starts = first < o->n ? first + 1 : o->n, n = 0;
     const expr **item = calloc((size_t)starts + 2, sizeof(const expr *));
     const expr  *after = item ? schema_apart(s, "members", members_after(s, o, starts)) : NULL;
-    for (int i = starts - 1; i >= 0 && !s->r->failed; i--) {
+    if (!item) {
+        rules_fail(s->r, ERR_MEMORY, "out of memory for a grammar");
+    }
+    for (int i = starts - 1; item && i >= 0 && !s->r->failed; i--) {
         item[n++] = expr_pair(s->r, o->member[i].pair, after);
         const expr *x = expr_pair(s->r, schema_comma(s), o->member[i].pair);
         x = o->member[i].required ? x : expr_optional(s->r, x);

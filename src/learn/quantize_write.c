@@ -15,6 +15,7 @@
 
 enum {
     PIECE_VALUES = 1 << 16,  /* a multiple of every block */
+    VALUE_BYTES = 4,         /* of the widest type */
     MOST_PIECES = 64,        /* of a batch: 16 MiB as float32 */
     QUANTIZATION_VERSION = 2 /* ggml's GGML_QNT_VERSION: how the blocks of today are laid out */
 };
@@ -68,12 +69,12 @@ static void worker_close(worker *w) {
 static bool worker_open(worker *w, const quantize_plan *plan, const quantize_job *job, err *e) {
     *w = (worker){.plan = plan, .job = job, .threads = job->p ? pool_threads(job->p) : 1};
     w->lanes = calloc((size_t)w->threads, sizeof *w->lanes);
-    w->out = malloc((size_t)MOST_PIECES * PIECE_VALUES * sizeof(float));
+    w->out = malloc((size_t)MOST_PIECES * PIECE_VALUES * VALUE_BYTES);
     w->parts = calloc(MOST_PIECES, sizeof *w->parts);
     bool ok = w->lanes && w->out && w->parts;
     for (int i = 0; ok && i < w->threads; i++) {
         lane *l = &w->lanes[i];
-        l->raw = malloc((size_t)PIECE_VALUES * sizeof(float));
+        l->raw = malloc((size_t)PIECE_VALUES * VALUE_BYTES);
         l->values = malloc((size_t)PIECE_VALUES * sizeof(float));
         l->others = malloc((size_t)PIECE_VALUES * sizeof(float));
         ok = l->raw && l->values && l->others;

@@ -29,7 +29,7 @@ typedef enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_WHOLE } qk_norm; /* o
 /* What a kind has beyond the plain decoder. */
 typedef enum arch_trait {
     TRAIT_PLAIN_FFN = 1 << 0,        /* down(act(up x)); otherwise down(act(gate x) * (up x)) */
-    TRAIT_FUSED_QKV = 1 << 1,        /* one tensor attn_qkv holds q, k and v */
+    TRAIT_FUSED_QKV = 1 << 1,        /* one tensor attn_qkv holds q, k and v, as a rule: model_shape.fused_qkv */
     TRAIT_FUSED_GATE = 1 << 2,       /* ffn_up holds the gate's rows, then those of up */
     TRAIT_POSITIONS = 1 << 3,        /* learned positions are added to the embedding */
     TRAIT_TOKEN_TYPES = 1 << 4,      /* row 0 of the token types too, and a norm follows */
@@ -47,7 +47,10 @@ typedef enum arch_trait {
     TRAIT_QKV_BIAS = 1 << 16,        /* q, k and v must have biases */
     TRAIT_LONG_ROPE = 1 << 17,       /* may have other rope factors for long contexts */
     TRAIT_NO_NORM_WEIGHT = 1 << 18,  /* layer norms without weights: olmo */
-    TRAIT_HALF_FFN = 1 << 19         /* feed_forward_length counts gate and up together: qwen */
+    TRAIT_HALF_FFN = 1 << 19,        /* feed_forward_length counts gate and up together: qwen */
+    TRAIT_PARALLEL_BARE = 1 << 20,   /* TRAIT_PARALLEL where the file has no norms before the feed-forward parts */
+    TRAIT_CLAMP = 1 << 21,           /* may clamp q, k and v: olmo */
+    TRAIT_LOCAL_PLAIN = 1 << 22      /* layers with a window turn without scaling */
 } arch_trait;
 
 typedef struct arch {
@@ -60,6 +63,7 @@ typedef struct arch {
     unsigned    traits;          /* arch_trait */
     int         window_every;    /* layer i has a window unless i % window_every == window_every - 1; 1: all layers */
     int         no_rope_every;   /* layer i has no rope if i % no_rope_every == no_rope_every - 1; 0: all have it */
+    int         window;          /* where the file says nothing; 0: none */
     float       local_rope_base; /* of layers with a window; 0: as the others */
     float       caps[2];         /* of scores and of logits where the file says nothing (gemma2) */
     int         deep;            /* so many layers: queries are scaled by 1 / sqrt(dim / heads); 0: none */
@@ -85,17 +89,20 @@ typedef struct model_shape {
     bool         headless; /* gives rows, no logits: no output matrix at all */
     bool         causal;
     bool         parallel;
+    bool         fused_qkv;     /* one tensor holds q, k and v */
+    bool         fused_experts; /* one tensor holds each expert's gate and up */
     rope_scaling scaling;
     int          rope_original;   /* context that it was trained with, of yarn and of long rope */
     float   yarn_fast, yarn_slow; /* turns over the original context above and below which nothing and all is scaled */
     float   rope_attn;            /* multiplies cosine and sine */
-    float   local_rope_base, local_rope_scale;            /* of layers with a window */
-    float   attn_scale;                                   /* of scores: 1 / sqrt(head_dim) but for a few */
-    float   attn_cap, logit_cap;                          /* 0: none */
-    float   embedding_scale, residual_scale, logit_scale; /* all multiply; 1 but for a few */
-    int     window, window_every;                         /* 0: none; see arch.window_every */
-    int     experts, experts_used, expert_ffn;            /* 0: none */
-    int     shared_ffn;                                   /* of the shared expert; 0: none */
+    float   local_rope_base, local_rope_scale, local_rope_attn; /* of layers with a window */
+    float   attn_scale;                                         /* of scores: 1 / sqrt(head_dim) but for a few */
+    float   attn_cap, logit_cap;                                /* 0: none */
+    float   clamp_qkv;                                          /* q, k and v stay within -this and this; 0: no clamp */
+    float   embedding_scale, residual_scale, logit_scale;       /* all multiply; 1 but for a few */
+    int     window, window_every;                               /* 0: none; see arch.window_every */
+    int     experts, experts_used, expert_ffn;                  /* 0: none */
+    int     shared_ffn;                                         /* of the shared expert; 0: none */
     float   expert_scale;
     bool    expert_renorm;
     int     token_types, positions; /* rows of these embeddings */
@@ -117,6 +124,12 @@ static inline bool arch_has(const model_shape *s, arch_trait trait) {
 static inline int model_window(const model_shape *s, int layer) {
     bool all = s->window_every > 1 && layer % s->window_every == s->window_every - 1;
     return all ? 0 : s->window;
+}
+
+/* Whether layers with a window turn in another way than the others. */
+static inline bool model_turns_locally(const model_shape *s) {
+    return s->window && (s->local_rope_base != s->rope_base || s->local_rope_scale != s->rope_scale ||
+                         s->local_rope_attn != s->rope_attn);
 }
 
 static inline bool model_turns(const model_shape *s, int layer) { /* has rope */

@@ -117,7 +117,7 @@ static const known_key known_keys[] = {
     {"attention.causal", ONLY_TRUE, "attention that also looks ahead", TRAIT_BOTH_WAYS},
     {"attention.sliding_window", ONLY_ZERO, "attention windows", TRAIT_WINDOW},
     {"attention.sliding_window_pattern", ONLY_ZERO, "attention windows", TRAIT_WINDOW},
-    {"attention.clamp_kqv", ONLY_ZERO, "clamped attention inputs", 0},
+    {"attention.clamp_kqv", ONLY_ZERO, "clamped attention inputs", TRAIT_CLAMP},
     {"attention.scale", ONLY_ZERO, "a scale of attention", TRAIT_SCALES},
     {"embedding_scale", ONLY_ONE_F32, "scaled embeddings", TRAIT_SCALES},
     {"residual_scale", ONLY_ONE_F32, "scaled residuals", TRAIT_SCALES},
@@ -135,13 +135,13 @@ static const known_key known_keys[] = {
     {"rope.scaling.attn_factor", ANY, NULL, 0},
     {"rope.scaling.yarn_log_multiplier", ONLY_ZERO, "a kind of yarn", 0},
     {"rope.scaling.yarn_ext_factor", ONLY_ONE_F32, "a kind of yarn", 0},
-    {"rope.scaling.yarn_attn_factor", ONLY_ONE_F32, "a kind of yarn", 0},
+    {"rope.scaling.yarn_attn_factor", ANY, NULL, 0},
     {"rope.scaling.yarn_beta_fast", ANY, NULL, 0},
     {"rope.scaling.yarn_beta_slow", ANY, NULL, 0},
     {"expert_count", ONLY_ZERO, "experts", TRAIT_EXPERTS},
-    {"expert_used_count", ONLY_ZERO, "experts", TRAIT_EXPERTS},
-    {"expert_feed_forward_length", ONLY_ZERO, "experts", TRAIT_EXPERTS},
-    {"expert_shared_feed_forward_length", ONLY_ZERO, "experts", TRAIT_EXPERTS},
+    {"expert_used_count", ANY, NULL, 0}, /* says nothing without expert_count */
+    {"expert_feed_forward_length", ANY, NULL, 0},
+    {"expert_shared_feed_forward_length", ANY, NULL, 0},
     {"expert_shared_count", ONLY_ZERO, "several shared experts", 0},
     {"expert_group_count", ONLY_ZERO, "groups of experts", 0},
     {"expert_group_used_count", ONLY_ZERO, "groups of experts", 0},
@@ -151,8 +151,17 @@ static const known_key known_keys[] = {
     {"leading_dense_block_count", ONLY_ZERO, "layers without experts", 0},
     {"interleave_moe_layer_step", ONLY_ONE_F32, "layers without experts", 0},
     {"moe_every_n_layers", ONLY_ZERO, "layers without experts", 0},
-    {"use_parallel_residual", ONLY_FALSE, "parallel residuals", TRAIT_PARALLEL_KEY | TRAIT_PARALLEL},
+    {"use_parallel_residual", ONLY_FALSE, "parallel residuals",
+     TRAIT_PARALLEL_KEY | TRAIT_PARALLEL | TRAIT_PARALLEL_BARE},
     {"pooling_type", ANY, NULL, 0},
+    {"classifier.output_labels", ANY, NULL, 0}, /* names of the outputs of a head that ranks */
+    /* What these lay out would come with tensors of its own, which are refused by name: Granite 4 without Mamba layers
+     * keeps their settings, and models whose layers have no experts those of experts. */
+    {"ssm.conv_kernel", ANY, NULL, 0},
+    {"ssm.state_size", ANY, NULL, 0},
+    {"ssm.group_count", ANY, NULL, 0},
+    {"ssm.inner_size", ANY, NULL, 0},
+    {"ssm.time_step_rank", ANY, NULL, 0},
 };
 
 /* Whether the key (s->key) says what it may say. Numbers may be integers or floats. */
@@ -204,11 +213,32 @@ static bool check_keys(source *s, const arch *a) {
 
 /* ---- the shape ---- */
 
+/* A number (s->key), or a list of one for each layer, which must be equal: Granite 4 writes such. */
+static bool read_each(source *s, int layers, int64_t max, int *out) {
+    gguf_kind kind;
+    size_t    n;
+    int64_t   value;
+    if (!gguf_array(s->g, s->key, &kind, &n, NULL)) {
+        if (!gguf_int(s->g, s->key, 1, max, &value, s->e))
+            return false;
+        *out = (int)value;
+        return true;
+    }
+    double first = n && kind != GGUF_STRING && kind != GGUF_ARRAY ? gguf_array_number(s->g, s->key, 0) : 0;
+    if (n != (size_t)layers || !(first >= 1 && first <= (double)max) || first != floor(first))
+        return refuse(s, ERR_INVALID, "is no list of a number for each layer");
+    for (size_t i = 1; i < n; i++)
+        if (gguf_array_number(s->g, s->key, i) != first)
+            return refuse(s, ERR_UNSUPPORTED, "differs from layer to layer, which pare does not do");
+    *out = (int)first;
+    return true;
+}
+
 static bool read_heads(source *s, model_shape *m) {
     if (!read_int(s, "attention.head_count", MAX_HEADS, &m->heads))
         return false;
     m->kv_heads = m->heads;
-    if (has(s, "attention.head_count_kv") && !read_int(s, "attention.head_count_kv", MAX_HEADS, &m->kv_heads))
+    if (has(s, "attention.head_count_kv") && !read_each(s, m->layers, MAX_HEADS, &m->kv_heads))
         return false;
     if (m->kv_heads > m->heads || m->heads % m->kv_heads) {
         name_key(s, "attention.head_count_kv");
@@ -252,19 +282,30 @@ static bool read_yarn(source *s, model_shape *m) {
         !optional_float(s, "rope.scaling.yarn_beta_fast", 0.1, 1e6, &m->yarn_fast) ||
         !optional_float(s, "rope.scaling.yarn_beta_slow", 0.01, 1e6, &m->yarn_slow))
         return false;
-    m->rope_attn *= 1 + 0.1f * logf(m->rope_scale);
+    /* The converter writes config.json's attention_factor, which is the whole factor; 1 is what others write who mean
+     * that nothing is to be added. */
+    float whole = 1;
+    if (!optional_float(s, "rope.scaling.yarn_attn_factor", 1e-3, 1e3, &whole))
+        return false;
+    m->rope_attn *= whole != 1 ? whole : 1 + 0.1f * logf(m->rope_scale);
     return true;
 }
 
 static bool read_scaling(source *s, model_shape *m) {
     gguf_str type = {"none", 4};
-    bool     long_rope = (m->arch->traits & TRAIT_LONG_ROPE) != 0;
+    bool     long_rope = (m->arch->traits & TRAIT_LONG_ROPE) != 0, turns = true;
     m->rope_scale = m->rope_attn = 1;
     m->rope_original = 0;
     /* The name that files of 2023 use for linear scaling. */
     if (!optional_float(s, "rope.scale_linear", 1e-3, 1e6, &m->rope_scale) ||
         !optional_float(s, "rope.scaling.attn_factor", 1e-3, 1e3, &m->rope_attn))
         return false;
+    /* Granite's files say with this key whether heads turn at all; others' files what it is named after. */
+    if ((m->arch->traits & TRAIT_SCALES) && !(m->arch->traits & TRAIT_LOGIT_TIMES) &&
+        !optional_bool(s, "rope.scaling.finetuned", &turns))
+        return false;
+    if (!turns)
+        return refuse(s, ERR_UNSUPPORTED, "says that there is no rope, which pare does not do for this architecture");
     if (has(s, "rope.scaling.type") && !gguf_string(s->g, s->key, &type, s->e))
         return false;
     if (is(type, "linear")) {
@@ -294,15 +335,16 @@ static bool read_rope(source *s, model_shape *m) {
     if (!optional_int(s, "rope.dimension_count", m->head_dim, &m->rope_dim))
         return false;
     if (m->rope_dim % 2) {
-        name_key(s, has(s, "rope.dimension_count")   ? "rope.dimension_count"
-                    : has(s, "attention.key_length") ? "attention.key_length"
-                                                     : "attention.head_count");
+        if (has(s, "rope.dimension_count"))
+            return refuse(s, ERR_INVALID, "is odd");
+        name_key(s, has(s, "attention.key_length") ? "attention.key_length" : "attention.head_count");
         return refuse(s, ERR_UNSUPPORTED, "gives heads of an odd length");
     }
     if (!optional_float(s, "rope.freq_base", 1, 1e12, &m->rope_base) || !read_scaling(s, m))
         return false;
     m->local_rope_base = m->arch->local_rope_base > 0 ? m->arch->local_rope_base : m->rope_base;
-    m->local_rope_scale = m->arch->local_rope_base > 0 ? 1 : m->rope_scale;
+    m->local_rope_scale = m->arch->traits & TRAIT_LOCAL_PLAIN ? 1 : m->rope_scale;
+    m->local_rope_attn = m->arch->traits & TRAIT_LOCAL_PLAIN ? 1 : m->rope_attn;
     return optional_float(s, "rope.freq_base_swa", 1, 1e12, &m->local_rope_base);
 }
 
@@ -334,13 +376,23 @@ static bool read_pattern(source *s, model_shape *m) {
     return true;
 }
 
+/* Where the file says nothing. Phi-3 files from before August 2024, microsoft's own among them, say nothing; a window
+ * of 2047 is what both models of 4096 positions have (github.com/ggml-org/llama.cpp/pull/8931). */
+static int unsaid_window(const model_shape *m) {
+    bool phi3 = (m->arch->traits & TRAIT_LONG_ROPE) && m->context == 4096 && (m->layers == 32 || m->layers == 40);
+    return phi3 ? 2047 : m->arch->window;
+}
+
 static bool read_window(source *s, model_shape *m) {
     if (!(m->arch->traits & TRAIT_WINDOW))
         return true;
     int64_t none;
-    if (!has(s, "attention.sliding_window") || gguf_int(s->g, s->key, 0, 0, &none, NULL))
-        return true;
-    return read_int(s, "attention.sliding_window", MAX_CONTEXT, &m->window) && read_pattern(s, m);
+    m->window = unsaid_window(m);
+    if (has(s, "attention.sliding_window") && gguf_int(s->g, s->key, 0, 0, &none, NULL))
+        m->window = 0;
+    else if (!optional_int(s, "attention.sliding_window", MAX_CONTEXT, &m->window))
+        return false;
+    return !m->window || read_pattern(s, m);
 }
 
 static bool read_caps(source *s, model_shape *m) {
@@ -405,6 +457,10 @@ static bool read_rest(source *s, model_shape *m) {
     m->parallel = (m->arch->traits & TRAIT_PARALLEL) != 0;
     if ((m->arch->traits & TRAIT_PARALLEL_KEY) && !optional_bool(s, "use_parallel_residual", &m->parallel))
         return false;
+    if ((m->arch->traits & TRAIT_PARALLEL_BARE) && !gguf_tensor_named(s->g, "blk.0.ffn_norm.weight"))
+        m->parallel = true; /* converters write use_parallel_residual for models that have none, too */
+    if ((m->arch->traits & TRAIT_CLAMP) && !optional_float(s, "attention.clamp_kqv", 0, 1e6, &m->clamp_qkv))
+        return false;
     if ((m->arch->traits & TRAIT_BOTH_WAYS) && !optional_bool(s, "attention.causal", &m->causal))
         return false;
     if (has(s, "pooling_type") && !gguf_int(s->g, s->key, POOLING_NONE, POOLING_RANK, &type, s->e))
@@ -438,6 +494,9 @@ static bool read_vocab(source *s, model_shape *m) {
     if ((m->arch->traits & TRAIT_POSITIONS) && m->positions < m->context)
         m->context = m->positions;
     m->headless = (m->arch->traits & TRAIT_BOTH_WAYS) != 0;
+    m->fused_qkv = gguf_tensor_named(s->g, "blk.0.attn_qkv.weight") ||
+                   ((m->arch->traits & TRAIT_FUSED_QKV) && !gguf_tensor_named(s->g, "blk.0.attn_q.weight"));
+    m->fused_experts = gguf_tensor_named(s->g, "blk.0.ffn_gate_up_exps.weight") != NULL;
     m->tied = !m->headless && !gguf_tensor_named(s->g, "output.weight");
     return true;
 }

@@ -76,7 +76,7 @@ static void want_fused(const place *p, layer_weights *l, int64_t q_rows, int64_t
     for (int i = 0, first = 0; i < 3; first += (int)rows[i++]) {
         slot *w = want_matrix(p, "attn_qkv.weight", matrices[i], rows[i], p->shape->dim);
         slot *b = want_vector(p, "attn_qkv.bias", biases[i], rows[i]);
-        b->optional = true;
+        b->optional = !arch_has(p->shape, TRAIT_QKV_BIAS);
         w->first = b->first = first;
         w->all = b->all = all;
     }
@@ -85,7 +85,7 @@ static void want_fused(const place *p, layer_weights *l, int64_t q_rows, int64_t
 static void want_attention(const place *p, layer_weights *l) {
     const model_shape *m = p->shape;
     int64_t            q_rows = (int64_t)m->heads * m->head_dim, kv_rows = (int64_t)m->kv_heads * m->head_dim;
-    if (arch_has(m, TRAIT_FUSED_QKV))
+    if (m->fused_qkv)
         want_fused(p, l, q_rows, kv_rows);
     else
         want_separate(p, l, q_rows, kv_rows);
@@ -119,21 +119,27 @@ static void want_ffn(const place *p, ffn_weights *f, int64_t ffn) {
     want_optional(p, "ffn_down.bias", &f->down_bias, dim);
 }
 
-/* Expert i's rows of the tensor that holds all experts. */
-static void want_expert(const place *p, const char *name, matrix *m, int i, int64_t rows, int64_t cols) {
+/* The `part`-th of the `parts` runs of rows that expert i has in the tensor of all experts. */
+static void want_expert(const place *p, const char *name, matrix *m, int i, int part, int parts, int64_t rows,
+                        int64_t cols) {
     slot *x = want_matrix(p, name, m, rows, cols);
     x->planes = p->shape->experts;
-    x->first = i * rows;
-    x->all = rows * x->planes;
+    x->first = (i * parts + part) * rows;
+    x->all = rows * parts * x->planes;
 }
 
 static void want_experts(const place *p, layer_weights *l) {
     const model_shape *m = p->shape;
     want_matrix(p, "ffn_gate_inp.weight", &l->router, m->experts, m->dim);
     for (int i = 0; i < m->experts; i++) {
-        want_expert(p, "ffn_gate_exps.weight", &l->experts[i].gate, i, m->expert_ffn, m->dim);
-        want_expert(p, "ffn_up_exps.weight", &l->experts[i].up, i, m->expert_ffn, m->dim);
-        want_expert(p, "ffn_down_exps.weight", &l->experts[i].down, i, m->dim, m->expert_ffn);
+        if (m->fused_experts) {
+            want_expert(p, "ffn_gate_up_exps.weight", &l->experts[i].gate, i, 0, 2, m->expert_ffn, m->dim);
+            want_expert(p, "ffn_gate_up_exps.weight", &l->experts[i].up, i, 1, 2, m->expert_ffn, m->dim);
+        } else {
+            want_expert(p, "ffn_gate_exps.weight", &l->experts[i].gate, i, 0, 1, m->expert_ffn, m->dim);
+            want_expert(p, "ffn_up_exps.weight", &l->experts[i].up, i, 0, 1, m->expert_ffn, m->dim);
+        }
+        want_expert(p, "ffn_down_exps.weight", &l->experts[i].down, i, 0, 1, m->dim, m->expert_ffn);
     }
     if (!m->shared_ffn)
         return;
@@ -218,11 +224,11 @@ bool slots_list(model *m, slots *s, err *e) {
     m->experts = experts ? calloc(layers * experts, sizeof *m->experts) : NULL;
     if (!s->list || !m->layers || (experts && !m->experts))
         return err_set(e, ERR_MEMORY, "out of memory for the list of tensors");
+    want_beside(&(place){s, shape, -1}, m);
     for (int i = 0; i < shape->layers; i++) {
         if (experts)
             m->layers[i].experts = m->experts + (size_t)i * experts;
         want_layer(&(place){s, shape, i}, &m->layers[i]);
     }
-    want_beside(&(place){s, shape, -1}, m);
     return true;
 }

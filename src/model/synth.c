@@ -375,7 +375,7 @@ static bool tensors(synth *s, bool declare) {
     const synth_shape *m = s->shape;
     if (m->encoder)
         return encoder_tensors(s, declare);
-    bool               ok = tensor(s, declare, "token_embd.weight", s->type->main, m->vocab, m->dim);
+    bool ok = tensor(s, declare, "token_embd.weight", s->type->main, m->vocab, m->dim);
     for (int i = 0; ok && i < m->layers; i++)
         ok = layer(s, declare, i);
     return ok && tensor(s, declare, "output_norm.weight", s->type->main, 0, m->dim) &&

@@ -308,11 +308,28 @@ void pack_panel(block_type type, const uint8_t *rows_at, size_t row_bytes, int r
     }
 }
 
+/* The floats of a row lie PANEL_ROWS apart: gathered some at a time, then turned together. */
+static void unpack_floats(block_type type, const uint8_t *panel, int r, int cols, float *out) {
+    enum { SOME = 128 };
+    const size_t size = bytes_of_float(type);
+    for (int k = 0; k < cols; k += SOME) {
+        _Alignas(4) uint8_t raw[SOME * 4];
+        const int           n = cols - k < SOME ? cols - k : SOME;
+        const uint8_t      *from = panel + ((size_t)k * PANEL_ROWS + (size_t)r) * size;
+        if (size == 4)
+            for (size_t i = 0; i < (size_t)n; i++)
+                memcpy(raw + 4 * i, from + 4 * PANEL_ROWS * i, 4);
+        else
+            for (size_t i = 0; i < (size_t)n; i++)
+                memcpy(raw + 2 * i, from + 2 * PANEL_ROWS * i, 2);
+        block_to_f32(type, raw, out + k, n);
+    }
+}
+
 void unpack_row(block_type type, const uint8_t *panel, int r, int cols, float *out) {
     const panel_form f = form_of(type);
-    const size_t     size = bytes_of_float(type);
-    for (size_t k = 0; !f.bits && k < (size_t)cols; k++)
-        block_to_f32(type, panel + (k * PANEL_ROWS + (size_t)r) * size, out + k, 1);
+    if (!f.bits)
+        unpack_floats(type, panel, r, cols, out);
     for (int k = 0, to; f.bits && k < cols; k = to) {
         to = stretch_end(k, cols);
         int n = (to - k) / BLOCK_INPUTS;

@@ -37,7 +37,7 @@ static size_t random_text(machine *m, char *text, size_t room) {
             return n;
         }
         assert_true(n_good > 0);
-        int cl = good[test_random(&random_state) % (uint64_t)n_good];
+        int               cl = good[test_random(&random_state) % (uint64_t)n_good];
         static const char closers[] = "]}\"";
         for (int i = 0; n > 60 && i < n_good * 3; i++) { /* the quote is the last that is tried */
             cl = m->g->byte_of[good[i % n_good]] == closers[i / n_good] ? good[i % n_good] : cl;

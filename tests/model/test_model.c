@@ -41,7 +41,8 @@ static void good(void **state) {
     assert_non_null(m->layers[1].q_bias);
     assert_null(m->layers[1].k_bias);
     assert_null(m->rope_factors);
-    assert_true(m->layers[1].down.rows == 32 && m->layers[1].down.cols == 64 && m->layers[1].down.type == BLOCK_Q8_0);
+    assert_true(m->layers[1].ffn.down.rows == 32 && m->layers[1].ffn.down.cols == 64 &&
+                m->layers[1].ffn.down.type == BLOCK_Q8_0);
     assert_true((uintptr_t)m->memory % (2 << 20) == 0 && (uintptr_t)m->layers[0].k.data % 64 == 0);
     /* A chat template that compiles, or the reason why not. */
     assert_true((m->chat != NULL) == (m->chat_error[0] == 0));
@@ -65,11 +66,15 @@ static void weights_arrive(void **state) {
     const struct {
         const char   *name;
         const matrix *matrix;
-    } pairs[] = {{"token_embd.weight", &m->embedding},          {"output.weight", &m->output},
-                 {"blk.0.attn_q.weight", &m->layers[0].q},      {"blk.1.attn_k.weight", &m->layers[1].k},
-                 {"blk.1.attn_v.weight", &m->layers[1].v},      {"blk.1.attn_output.weight", &m->layers[1].o},
-                 {"blk.1.ffn_gate.weight", &m->layers[1].gate}, {"blk.1.ffn_up.weight", &m->layers[1].up},
-                 {"blk.0.ffn_down.weight", &m->layers[0].down}};
+    } pairs[] = {{"token_embd.weight", &m->embedding},
+                 {"output.weight", &m->output},
+                 {"blk.0.attn_q.weight", &m->layers[0].q},
+                 {"blk.1.attn_k.weight", &m->layers[1].k},
+                 {"blk.1.attn_v.weight", &m->layers[1].v},
+                 {"blk.1.attn_output.weight", &m->layers[1].o},
+                 {"blk.1.ffn_gate.weight", &m->layers[1].ffn.gate},
+                 {"blk.1.ffn_up.weight", &m->layers[1].ffn.up},
+                 {"blk.0.ffn_down.weight", &m->layers[0].ffn.down}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         const gguf_tensor *tensor = gguf_tensor_named(g, pairs[i].name);
         const matrix      *w = pairs[i].matrix;
@@ -86,7 +91,7 @@ static void weights_arrive(void **state) {
         }
     }
     const gguf_tensor *norm = gguf_tensor_named(g, "blk.1.ffn_norm.weight");
-    assert_memory_equal(m->layers[1].ffn_norm, norm->data, norm->bytes);
+    assert_memory_equal(m->layers[1].ffn_norm.weight, norm->data, norm->bytes);
     model_close(m);
     model_close(alone);
     pool_free(p);
@@ -199,14 +204,17 @@ static void settings(void **state) {
     with_key("llama.rope.freq_base", GGUF_F32, 500000, NULL);
     with_key("llama.rope.freq_base", GGUF_F32, -1, "llama.rope.freq_base is -1");
     with_key("llama.rope.freq_base", GGUF_F32, INFINITY, "llama.rope.freq_base is inf");
-    with_key("llama.expert_count", GGUF_U32, 8, "llama.expert_count asks for experts");
+    with_key("llama.expert_count", GGUF_U32, 8, "the key llama.expert_used_count is missing");
     with_key("llama.expert_count", GGUF_U32, 0, NULL);
+    with_key("llama.expert_group_count", GGUF_U32, 4, "llama.expert_group_count asks for groups of experts");
     with_key("llama.attention.sliding_window", GGUF_U32, 4096, "asks for attention windows");
     with_key("llama.attention.causal", GGUF_BOOL, 0, "asks for attention that also looks ahead");
     with_key("llama.attention.causal", GGUF_BOOL, 1, NULL);
-    with_key("llama.logit_scale", GGUF_F32, 2, "llama.logit_scale is a setting that pare does not know");
+    with_key("llama.logit_scale", GGUF_F32, 2, "llama.logit_scale asks for scaled logits");
+    with_key("llama.wishful_thinking", GGUF_F32, 2, "llama.wishful_thinking is a setting that pare does not know");
     with_key("general.anything", GGUF_F32, 2, NULL);
-    with_text("llama.rope.scaling.type", "yarn", "llama.rope.scaling.type is \"yarn\", which pare does not do");
+    with_text("llama.rope.scaling.type", "other", "llama.rope.scaling.type is \"other\", which pare does not do");
+    with_text("llama.rope.scaling.type", "yarn", "the key llama.rope.scaling.factor is missing");
     with_text("llama.rope.scaling.type", "linear", "the key llama.rope.scaling.factor is missing");
 }
 
@@ -338,9 +346,9 @@ static void synthetic(void **state) {
             embedding_arrives(path, m);
         double sum = 0, squares = 0;
         int    n = 0;
-        for (int r = 0; r < m->layers[0].down.rows; r++) {
+        for (int r = 0; r < m->layers[0].ffn.down.rows; r++) {
             float row[192];
-            matrix_row(&m->layers[0].down, r, row);
+            matrix_row(&m->layers[0].ffn.down, r, row);
             for (int c = 0; c < 192; c++, n++) {
                 sum += (double)row[c];
                 squares += (double)row[c] * (double)row[c];

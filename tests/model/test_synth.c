@@ -101,8 +101,8 @@ static void a_mixture_loads(void **state) {
     assert_ok(m, e);
     rows_are_those_of(g, "token_embd.weight", &m->embedding);
     rows_are_those_of(g, "output.weight", &m->output);
-    rows_are_those_of(g, "blk.0.ffn_down.weight", &m->layers[0].down);
-    rows_are_those_of(g, "blk.1.ffn_down.weight", &m->layers[1].down);
+    rows_are_those_of(g, "blk.0.ffn_down.weight", &m->layers[0].ffn.down);
+    rows_are_those_of(g, "blk.1.ffn_down.weight", &m->layers[1].ffn.down);
     rows_are_those_of(g, "blk.1.attn_v.weight", &m->layers[1].v);
     model_close(m);
     gguf_close(g);

@@ -257,18 +257,19 @@ static void windows_and_caps(void **state) {
     static const int lengths[] = {1, 17, 64, 65, 100, 300};
     EACH(k)
     EACH_TYPE(t)
-    for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) for (int rows = 1; rows <= 29; rows += 14) {
-        history h = history_make(types[t], 64, lengths[l]);
-        batch   b = batch_make(rows, 64, h.n, 4);
-        b.low = calloc((size_t)rows, sizeof *b.low);
-        b.cap = rows > 1 ? 3 : 0;
-        for (int r = 0; r < rows; r++)
-            b.low[r] = (int)(test_random(&seed) % (uint64_t)b.limit[r]);
-        attend_all(k, &h, &b);
-        check_rows(k->name, &h, &b, true, 1e-5);
-        batch_free(&b);
-        history_free(&h);
-    }
+    for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
+        for (int rows = 1; rows <= 29; rows += 14) {
+            history h = history_make(types[t], 64, lengths[l]);
+            batch   b = batch_make(rows, 64, h.n, 4);
+            b.low = calloc((size_t)rows, sizeof *b.low);
+            b.cap = rows > 1 ? 3 : 0;
+            for (int r = 0; r < rows; r++)
+                b.low[r] = (int)(test_random(&seed) % (uint64_t)b.limit[r]);
+            attend_all(k, &h, &b);
+            check_rows(k->name, &h, &b, true, 1e-5);
+            batch_free(&b);
+            history_free(&h);
+        }
 }
 
 /* Scores far apart: all weight on few positions, exponentials that underflow, peaks that jump from group to group. */
