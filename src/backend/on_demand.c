@@ -12,6 +12,11 @@
 #include "base/log.h"
 #include "engine/footprint.h"
 
+/* Who waits for memory that others use without a break gets it after so long, and the more the longer it takes to load:
+ * those others' new requests stand in line until it is there. */
+#define PATIENCE_US    2000000
+#define PATIENCE_LOADS 4
+
 typedef enum place { ABSENT, LOADING, READY, LEAVING } place;
 
 typedef struct demanded demanded;
@@ -39,9 +44,11 @@ struct demanded {          /* a model; guarded by the lock but for what never ch
     int64_t          bytes; /* that it will take */
     err              never; /* why it can not be loaded, if so */
     place            at;
-    backend         *inner; /* READY */
-    int              users; /* requests that are in line or answered, and readers of its state */
-    int64_t          used_us;
+    backend         *inner;                      /* READY */
+    bool             held;                       /* READY, but its new requests stand in line */
+    int              users;                      /* requests that are in line or answered, and readers of its state */
+    int              lined;                      /* of these, in line */
+    int64_t          used_us, since_us, load_us; /* since_us: of the line; load_us: what loading took, 0: not known */
     demand          *line, **line_end;
     struct demanded *next;
 };
@@ -54,7 +61,8 @@ struct on_demand {
     pthread_t       thread;
     bool            started, closing;
     demanded       *models;
-    int64_t         taken; /* bytes of those that are not ABSENT */
+    int64_t         taken;     /* bytes of those that are not ABSENT */
+    int64_t         loaded_us; /* when one was loaded last */
 };
 
 static void wait_us(on_demand *d, int64_t us) {
@@ -74,7 +82,7 @@ static void wait_us(on_demand *d, int64_t us) {
 /* Of who was counted in users. */
 static void leave(demanded *m) {
     pthread_mutex_lock(&m->d->lock);
-    if (--m->users == 0)
+    if (--m->users == m->lined)
         pthread_cond_signal(&m->d->change);
     pthread_mutex_unlock(&m->d->lock);
 }
@@ -138,9 +146,11 @@ static backend_call *start(backend *base, loop *l, const request *r, const char 
     }
     *x = (demand){.task.run = on_loop, .m = m, .l = l, .r = r, .model = model, .fn = fn, .ctx = ctx};
     pthread_mutex_lock(&m->d->lock);
-    bool ready = m->at == READY;
+    bool ready = m->at == READY && !m->held;
     m->users++;
     if (!ready) {
+        m->since_us = m->line ? m->since_us : clock_us();
+        m->lined++;
         *m->line_end = x;
         m->line_end = &x->next;
         pthread_cond_signal(&m->d->change);
@@ -173,6 +183,7 @@ static void cancel(backend_call *call) {
         *at = x->next;
         if (!*at)
             m->line_end = at;
+        m->lined--;
         loop_post(x->l, &x->task);
     }
     pthread_mutex_unlock(&m->d->lock);
@@ -198,12 +209,21 @@ static bool healthy(backend *base, err *why) {
     return well;
 }
 
+/* What the local backend tells (local_tell.c), of one that is not loaded: who is in line waits. */
+static bool tell_absent(demanded *m, str *out) {
+    pthread_mutex_lock(&m->d->lock);
+    int waiting = m->users;
+    pthread_mutex_unlock(&m->d->lock);
+    return str_adds(out, "{\"model\":") && str_jsons(out, m->base.name) &&
+           str_addf(out, ",\"running\":0,\"waiting\":%d,\"loaded\":false,\"memory\":%lld}", waiting,
+                    (long long)m->bytes);
+}
+
 static bool status(backend *base, str *out) {
     demanded *m = (demanded *)base;
     backend  *b = visit(m);
     if (!b)
-        return str_adds(out, "{\"name\":") && str_jsons(out, base->name) &&
-               str_addf(out, ",\"kind\":\"local\",\"loaded\":false,\"memory\":%lld}", (long long)m->bytes);
+        return tell_absent(m, out);
     bool ok = b->ops->status(b, out);
     leave(m);
     return ok;
@@ -212,10 +232,14 @@ static bool status(backend *base, str *out) {
 static const backend_ops on_demand_ops;
 
 static bool metrics(backend *const *all, int n, str *out) {
-    backend **loaded = calloc((size_t)n + 1, sizeof(backend *));
-    int       count = 0;
-    if (!loaded)
+    backend  **loaded = calloc((size_t)n + 1, sizeof(backend *));
+    demanded **visited = calloc((size_t)n + 1, sizeof(demanded *));
+    int        count = 0;
+    if (!loaded || !visited) {
+        free(loaded);
+        free(visited);
         return false;
+    }
     str_adds(out, "# HELP pare_model_loaded Whether a local model that is loaded on demand is in memory.\n"
                   "# TYPE pare_model_loaded gauge\n");
     for (int i = 0; i < n; i++) {
@@ -226,16 +250,16 @@ static bool metrics(backend *const *all, int n, str *out) {
         str_adds(out, "pare_model_loaded{model=");
         str_jsons(out, m->base.name); /* escapes as labels are */
         str_addf(out, "} %d\n", b != NULL);
-        if (b)
+        if (b) {
+            visited[count] = m;
             loaded[count++] = b;
+        }
     }
     bool ok = count == 0 || loaded[0]->ops->metrics(loaded, count, out);
-    for (int i = 0, k = 0; i < n && k < count; i++)
-        if (all[i]->ops == &on_demand_ops && ((demanded *)all[i])->inner == loaded[k]) {
-            k++;
-            leave((demanded *)all[i]);
-        }
+    for (int i = 0; i < count; i++)
+        leave(visited[i]);
     free(loaded);
+    free(visited);
     return ok;
 }
 
@@ -246,6 +270,7 @@ static void dismiss(demanded *m, const err *why) {
     demand *x = m->line;
     m->line = NULL;
     m->line_end = &m->line;
+    m->lined = 0;
     while (x) {
         demand *next = x->next;
         if (why)
@@ -259,6 +284,7 @@ static void dismiss(demanded *m, const err *why) {
 static void unload(on_demand *d, demanded *m) {
     backend *b = m->inner;
     m->at = LEAVING;
+    m->held = false;
     m->inner = NULL;
     pthread_mutex_unlock(&d->lock);
     log_info("unloading %s", m->base.name);
@@ -269,7 +295,7 @@ static void unload(on_demand *d, demanded *m) {
 }
 
 static bool is_idle(const demanded *m) {
-    return m->at == READY && m->users == 0;
+    return m->at == READY && m->users == m->lined;
 }
 
 /* The idle one that was used longest ago. */
@@ -283,7 +309,8 @@ static demanded *oldest(const on_demand *d) {
 
 /* The lock is given up while it loads. */
 static void load(on_demand *d, demanded *m) {
-    err why = {0};
+    err     why = {0};
+    int64_t begun = clock_us();
     m->at = LOADING;
     d->taken += m->bytes;
     pthread_mutex_unlock(&d->lock);
@@ -294,7 +321,8 @@ static void load(on_demand *d, demanded *m) {
     pthread_mutex_lock(&d->lock);
     m->inner = b;
     m->at = b ? READY : ABSENT;
-    m->used_us = clock_us();
+    m->used_us = d->loaded_us = clock_us();
+    m->load_us = m->used_us - begun;
     if (!b)
         d->taken -= m->bytes;
     dismiss(m, b ? NULL : &why);
@@ -304,27 +332,58 @@ static bool wanted(const demanded *m) {
     return m->at == ABSENT && m->line;
 }
 
+/* The one whose line is the oldest. */
+static demanded *first_wanted(const on_demand *d) {
+    demanded *best = NULL;
+    for (demanded *m = d->models; m; m = m->next)
+        if (wanted(m) && (!best || m->since_us < best->since_us))
+            best = m;
+    return best;
+}
+
+static bool fits(const on_demand *d, const demanded *m) {
+    return !d->bytes || d->taken + m->bytes <= d->bytes;
+}
+
+/* Those whose memory `m` needs answer no more new requests; m NULL: all do. */
+static void hold(on_demand *d, const demanded *m) {
+    int64_t taken = d->taken;
+    for (demanded *other = d->models; other; other = other->next) {
+        bool held = m && other->at == READY && taken + m->bytes > d->bytes;
+        taken -= held ? other->bytes : 0;
+        if (other->held && !held && other->at == READY)
+            dismiss(other, NULL);
+        other->held = held;
+    }
+}
+
+static bool is_overdue(const on_demand *d, const demanded *m) {
+    int64_t from = m->since_us > d->loaded_us ? m->since_us : d->loaded_us;
+    return clock_us() - from >= PATIENCE_US + PATIENCE_LOADS * m->load_us;
+}
+
 /* Does one thing for one model that is wanted; false when there is nothing to do now. */
 static bool serve_line(on_demand *d) {
-    for (demanded *m = d->models; m; m = m->next) {
-        if (!wanted(m))
-            continue;
-        demanded *other = oldest(d);
-        if (!d->bytes || d->taken + m->bytes <= d->bytes)
-            load(d, m);
-        else if (other)
-            unload(d, other);
-        else
-            continue; /* until somebody has finished */
+    demanded *first = first_wanted(d), *m = first;
+    bool      blocked = first && !fits(d, first), overdue = blocked && is_overdue(d, first);
+    hold(d, overdue ? first : NULL);
+    demanded *other = oldest(d); /* who is held no more may have got requests */
+    if (blocked && other) {
+        unload(d, other);
         return true;
     }
-    return false;
+    if (blocked) /* until somebody has finished; what is small may go before it for a while */
+        for (m = overdue ? NULL : d->models; m && !(wanted(m) && fits(d, m));)
+            m = m->next;
+    if (m)
+        load(d, m);
+    return m != NULL;
 }
 
 /* Unloads one that nobody has asked for long; otherwise how long until there may be one. */
 static bool clear_out(on_demand *d, int64_t *wait) {
     int64_t now = clock_us();
-    *wait = 60 * 1000000LL;
+    *wait = first_wanted(d) ? PATIENCE_US / 4 : 60 * 1000000LL;
     for (demanded *m = d->models; d->idle_us && m; m = m->next) {
         int64_t left = m->used_us + d->idle_us - now;
         if (!is_idle(m))
@@ -449,7 +508,7 @@ static bool measure(const on_demand *d, demanded *m, err *e) {
     m->bytes = (int64_t)footprint_sum(&f);
     if (!d->bytes || m->bytes <= d->bytes)
         return true;
-    err_set(&m->never, ERR_LIMIT,
+    err_set(&m->never, ERR_MEMORY,
             "%s needs %lld MiB (%zu of weights, %zu of keys and values), the budget for all models is %lld MiB; "
             "give it less context, fewer sequences or kv q8_0, or raise --memory",
             m->base.name, (long long)(m->bytes >> 20), f.weights >> 20, f.kv >> 20, (long long)(d->bytes >> 20));

@@ -449,9 +449,10 @@ static backend_call *remote_start(backend *b, loop *l, const request *q, const c
 static void remote_close(backend *b) {
     remote *r = (remote *)b;
     for (int i = 0; i < MAX_LOOPS; i++) {
-        while (r->handles[i].running) {
-            http_client_remove(r->handles[i].running->client, r->handles[i].running->easy);
-            put_away(r->handles[i].running);
+        for (backend_call *c = r->handles[i].running, *next; c; c = next) {
+            next = c->next;
+            http_client_remove(c->client, c->easy);
+            put_away(c);
         }
         for (int k = 0; k < r->handles[i].count; k++) {
             curl_easy_cleanup(r->handles[i].idle[k]);

@@ -175,7 +175,7 @@ bool show_write_values(const gguf *g, const char *tensor, const char *out, err *
     }
     bool     standard = strcmp(out, "-") == 0;
     FILE    *f = standard ? stdout : fopen(out, "wb");
-    uint8_t *raw = malloc((size_t)PIECE_VALUES * sizeof(float));
+    uint8_t *raw = malloc((size_t)PIECE_VALUES * 4); /* of the widest type */
     float   *values = malloc((size_t)PIECE_VALUES * sizeof(float));
     bool     ok = f && raw && values;
     if (!f) {

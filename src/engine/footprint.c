@@ -4,10 +4,12 @@
 #include "tensor/matrix.h"
 
 enum {
-    HUGE_PAGE = 2 << 20,  /* weights and cache are taken in these */
-    ACTIVATION_BYTES = 5, /* a value made ready for int8 products, tiles and sums included (matrix.c) */
-    SAMPLER_BYTES = 20,   /* a token of the vocabulary, a sequence (sample.c) */
-    TOKENIZER_BYTES = 100 /* a token: its text, its place in tables (measured, SPM and BPE) */
+    HUGE_PAGE = 2 << 20,   /* weights and cache are taken in these */
+    ACTIVATION_BYTES = 5,  /* a value made ready for int8 products, tiles and sums included (matrix.c) */
+    SAMPLER_BYTES = 20,    /* a token of the vocabulary, a sequence (sample.c) */
+    TOKENIZER_BYTES = 100, /* a token: its text, its place in tables (measured, SPM and BPE) */
+    EMBED_TOKENS = 2048,   /* of a step of embed.h at most */
+    EMBED_TEXTS = 256
 };
 
 static size_t up(size_t n, size_t to) {
@@ -64,11 +66,24 @@ static size_t vocabulary_of(const gguf *g) {
     return gguf_array(g, "tokenizer.ggml.tokens", &kind, &n, NULL) ? n : 0;
 }
 
+/* An embedder's steps and their keys and values (embed.h), beside the weights. */
+static bool embedder_of(const gguf *g, const model_shape *s, footprint *out) {
+    return footprint_of(g, s, vocabulary_of(g), KV_F32, EMBED_TOKENS + EMBED_TEXTS * KV_TOKENS, EMBED_TOKENS, 0, out);
+}
+
 bool footprint_of_engine(const gguf *g, const engine_options *o, footprint *out, err *e) {
     model_shape s;
+    engine_size size;
+    footprint   embedder = {0};
     if (!model_shape_read(g, &s, e))
         return false;
-    engine_size size;
+    if ((s.headless || s.pooling != POOLING_NONE) && !embedder_of(g, &s, &embedder))
+        return err_set(e, ERR_INVALID, "%s: no room for keys and values of heads of %d", gguf_name(g), s.head_dim);
+    if (s.headless) {
+        *out = embedder;
+        out->context = s.context;
+        return true;
+    }
     if (!engine_size_of(&s, gguf_name(g), o, &size, e))
         return false;
     kv_options cache = {.type = o->kv, .sequences = size.sequences, .context = size.context, .bytes = o->kv_bytes};
@@ -76,6 +91,8 @@ bool footprint_of_engine(const gguf *g, const engine_options *o, footprint *out,
         !(out->kv = kv_bytes_taken(&s, &cache)))
         return err_set(e, ERR_INVALID, "%s: no room for keys and values of heads of %d as %s", gguf_name(g), s.head_dim,
                        kv_type_name(o->kv));
+    out->kv += embedder.kv;
+    out->working += embedder.working;
     out->context = size.context;
     return true;
 }

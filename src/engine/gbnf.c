@@ -409,7 +409,7 @@ static bool read_all(gbnf *p) {
         read_rule(p);
     }
     for (int i = 0; i < p->r->n && !p->r->failed; i++) {
-        if (!p->r->rule[i].body) {
+        if (!p->r->rule[i].body && p->used_at) {
             char what[MOST_NAME + 64];
             snprintf(what, sizeof(what), "the rule \"%s\" is used but not defined", p->r->rule[i].name);
             wrong_at(p, p->used_at[i], what);

@@ -139,6 +139,9 @@ static bool is_small(work *w, int rule) {
         memset(w->small + had, SMALL_UNKNOWN, (size_t)(w->small_cap - had));
     }
     const grammar_rule *of = &w->r->rule[rule];
+    if (!w->small) { /* no rule has a number below 0 */
+        return false;
+    }
     if (w->small[rule] == SMALL_UNKNOWN && w->nest < INLINE_NEST) {
         int left = SMALL_RULE;
         w->small[rule] = SMALL_BUSY; /* met again below: it is recursive */
@@ -414,7 +417,8 @@ static void expand_bytes(work *w, size_t begin, size_t end, int first) {
     }
 }
 
-static bool called_already(const work *w, int first, int rule) {
+static bool called_already(work *w, int first, int rule) {
+    w->work += w->g->n_calls - first;
     for (int i = first; i < w->g->n_calls; i++) {
         if (w->g->calls[i].rule == rule) {
             return true;
@@ -425,8 +429,8 @@ static bool called_already(const work *w, int first, int rule) {
 
 static void expand_calls(work *w, size_t begin, size_t end, int first) {
     grammar *g = w->g;
-    for (size_t s = begin; s < end && !w->r->failed; s++) {
-        for (int i = w->first[w->pool[s]]; i >= 0; i = w->edge[i].next) {
+    for (size_t s = begin; s < end && !w->r->failed && w->work <= MOST_WORK; s++) {
+        for (int i = w->first[w->pool[s]]; i >= 0 && w->work <= MOST_WORK; i = w->edge[i].next) {
             int rule = w->edge[i].rule;
             if (w->edge[i].lo != CALL || called_already(w, first, rule)) {
                 continue;

@@ -157,9 +157,11 @@ static bool mask_item(matcher *m, item x, uint64_t *bits) {
     for (size_t w = 0; w < mask_words(m->v->vocab); w++) {
         bits[w] |= l->bits[w];
     }
-    int     state = l->n_leaves > 0 ? machine_leave(&m->m, x.set) : STATE_DEAD;
-    int64_t all = INT64_MAX;
-    for (int i = 0; state != STATE_DEAD && i < l->n_leaves; i++) {
+    int         state = l->n_leaves > 0 ? machine_leave(&m->m, x.set) : STATE_DEAD;
+    int64_t     all = INT64_MAX;
+    const item *items; /* none where the answer ends with the rule; the leaves may be the whole tree */
+    bool        goes_on = machine_items(&m->m, state, &items) > 0;
+    for (int i = 0; goes_on && i < l->n_leaves; i++) {
         mask_walk(&m->m, m->v, m->path, l->leaves[i], state, bits, &all, NULL);
     }
     return true;

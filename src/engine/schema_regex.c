@@ -317,7 +317,7 @@ static piece repeated(regex *p) {
             p->at++;
         }
         x.x = expr_repeat(p->s->r, x.x, min, max);
-        x.least = x.least > 1000000000 / (min + 1) ? 1000000000 : x.least * min;
+        x.least = min > 0 && x.least > 1000000000 / min ? 1000000000 : x.least * min;
         x.most = times(x.most, max);
     }
     return x;

@@ -43,8 +43,8 @@ typedef struct model {
     float         *output_bias;
     norm_weights   output_norm;
     /* Of a model that ranks (POOLING_RANK): [dim, dim] and [1, dim]; rows 0 when there are none. */
-    matrix rank_dense, rank_output;
-    float *rank_dense_bias, *rank_output_bias;
+    matrix         rank_dense, rank_output;
+    float         *rank_dense_bias, *rank_output_bias;
     float         *rope_factors;           /* [rope_dim/2] divides the frequencies; NULL when absent */
     float         *rope_long, *rope_short; /* the same for contexts above rope_original, and up to it */
     layer_weights *layers;

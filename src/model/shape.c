@@ -360,6 +360,8 @@ static bool read_pattern(source *s, model_shape *m) {
     size_t    n;
     if (gguf_int(s->g, s->key, 1, MAX_LAYERS, &number, NULL)) {
         m->window_every = (int)number;
+        if (number == 1) /* each layer is the one that sees everything */
+            m->window = 0;
         return true;
     }
     if (!gguf_array(s->g, s->key, &kind, &n, s->e))
@@ -373,6 +375,8 @@ static bool read_pattern(source *s, model_shape *m) {
     if (!regular)
         return refuse(s, ERR_UNSUPPORTED, "is not \"every n-th layer sees everything\", which is all that pare does");
     m->window_every = (int)every;
+    if (every == 1) /* no layer has one */
+        m->window = 0;
     return true;
 }
 
@@ -466,6 +470,8 @@ static bool read_rest(source *s, model_shape *m) {
     if (has(s, "pooling_type") && !gguf_int(s->g, s->key, POOLING_NONE, POOLING_RANK, &type, s->e))
         return false;
     m->pooling = (pooling)type;
+    if (m->pooling == POOLING_RANK && m->causal)
+        return refuse(s, ERR_UNSUPPORTED, "asks for a ranking decoder; pare ranks with encoders only");
     if (m->arch->traits & TRAIT_HALF_FFN)
         m->ffn /= 2;
     return true;

@@ -215,9 +215,22 @@ static void want_beside(const place *p, model *m) {
     }
 }
 
-bool slots_list(model *m, slots *s, err *e) {
+/* Before memory is taken for what a file of some bytes merely claims. */
+static bool are_there(const model_shape *s, const gguf *g, err *e) {
+    if ((size_t)s->layers > gguf_tensor_count(g))
+        return err_set(e, ERR_INVALID, "a tensor of layer %d is missing: the file has %zu tensors for %d layers",
+                       s->layers - 1, gguf_tensor_count(g), s->layers);
+    const gguf_tensor *t = gguf_tensor_named(g, "blk.0.ffn_down_exps.weight");
+    return s->experts == 0 || (t && t->shape[2] == s->experts) ||
+           err_set(e, ERR_INVALID, "tensor blk.0.ffn_down_exps.weight is %s, must hold %d experts",
+                   t ? "of another number of experts" : "missing", s->experts);
+}
+
+bool slots_list(model *m, const gguf *g, slots *s, err *e) {
     const model_shape *shape = &m->shape;
     size_t             layers = (size_t)shape->layers, experts = (size_t)shape->experts;
+    if (!are_there(shape, g, e))
+        return false;
     s->cap = layers * (SLOTS_A_LAYER + experts * SLOTS_AN_EXPERT) + SLOTS_BESIDE;
     s->list = calloc(s->cap + 1, sizeof *s->list);
     m->layers = calloc(layers, sizeof *m->layers);

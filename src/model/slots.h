@@ -25,6 +25,6 @@ typedef struct slots {
 } slots;
 
 /* All that the model's shape and traits ask for. Allocates m->layers and m->experts, too. */
-bool slots_list(model *m, slots *s, err *e);
+bool slots_list(model *m, const gguf *g, slots *s, err *e);
 
 #endif

@@ -282,7 +282,7 @@ static bool check_rope_factors(const model *m, err *e) {
 }
 
 static bool load(model *m, const gguf *g, slots *s, pool *p, err *e) {
-    return slots_list(m, s, e) && lay_out(s, g, &m->weight_bytes, e) && take_memory(m, m->weight_bytes, e) &&
+    return slots_list(m, g, s, e) && lay_out(s, g, &m->weight_bytes, e) && take_memory(m, m->weight_bytes, e) &&
            place(m, s, e) && pack_all(m, g, s, p, e) && check_rope_factors(m, e);
 }
 

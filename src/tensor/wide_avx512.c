@@ -104,10 +104,11 @@ TILE void take_minimums(const panel_form f, vec sum[PANELS][TILE_COLUMNS], const
 
 TILE void add_lows(vec sum[PANELS][TILE_COLUMNS], const opened *w, size_t blocks, size_t b, const column_tile *x,
                    const int n) {
-    vec low[PANELS];
+    const size_t pair = b / 2;
+    vec          low[PANELS];
     UNROLL for (int p = 0; p < PANELS; p++) low[p] = lows_of(w->from[p], blocks, b);
     UNROLL for (int c = 0; c < n; c++) {
-        vec of = v_set1((float)x->sums[b / 2][c][b % 2]);
+        vec of = v_set1((float)x->sums[pair][c][b % 2]);
         UNROLL for (int p = 0; p < PANELS; p++) sum[p][c] = v_fma(low[p], of, sum[p][c]);
     }
 }

@@ -231,7 +231,7 @@ static void a_providers_answer_is_kept_and_its_usage_read(void **state) {
     static const char *const good[] = {
         "{\"object\":\"list\",\"data\":[{\"embedding\":[1,2]}],\"usage\":{\"prompt_tokens\":5,\"total_tokens\":5}}",
         "{\"usage\":{\"total_tokens\":5},\"data\":[{\"usage\":{\"prompt_tokens\":9},\"x\":\"}]\\\"\\\\\"}]}",
-        " {\"a\":{\"usage\":{\"prompt_tokens\":7}},\"results\":[], \"usage\" : {\"prompt_tokens\" : 5 } }" + 1,
+        &" {\"a\":{\"usage\":{\"prompt_tokens\":7}},\"results\":[], \"usage\" : {\"prompt_tokens\" : 5 } }"[1],
     };
     static const char *const bad[] = {"",
                                       "{",

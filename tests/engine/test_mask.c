@@ -213,6 +213,38 @@ static size_t random_answer(matcher *m, const vocabulary *o, char *text, size_t 
     return matcher_may_end(m) ? n : 0;
 }
 
+/* Where rules end with the answer no token goes on beyond them, and the masks are what stepping bytes says. */
+static void test_rules_that_end_the_answer(void **unused) {
+    (void)unused;
+    static const char text[] = "root ::= a | b | \"<\" a \">\"\n a ::= [^x<]*\n b ::= ([^y<] [^z])*";
+    vocabulary        o;
+    err               e = {0};
+    if (!open_vocabulary(BUNDLED, &o)) {
+        skip();
+    }
+    grammar *g = grammar_from_gbnf(text, sizeof(text) - 1, &e);
+    assert_ok(g, e);
+    uint64_t *bits = calloc(mask_words(tokenizer_vocab(o.t)), sizeof(*bits));
+    for (int round = 0; round < 8; round++) {
+        matcher *m = matcher_new(g, o.v, NULL, &e);
+        assert_ok(m, e);
+        for (int step = 0; step < 12 && !matcher_done(m); step++) {
+            assert_true(matcher_mask(m, bits));
+            check_mask(m, &o, bits);
+            int32_t id = tokenizer_find(o.t, "<", 1);
+            id = round % 2 && step == 0 && id >= 0 && mask_has(bits, id) ? id : pick(bits, tokenizer_vocab(o.t));
+            assert_true(matcher_accept(m, id));
+            if (tokenizer_ends(o.t, id)) {
+                break;
+            }
+        }
+        matcher_free(m);
+    }
+    grammar_free(g);
+    free(bits);
+    close_vocabulary(&o);
+}
+
 static void test_vocabularies(void **unused) {
     (void)unused;
     static const char *const names[] = {"llama-spm", "llama-bpe", "qwen2"};
@@ -444,8 +476,12 @@ static void test_sampler(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sampler), cmocka_unit_test(test_brute_force),        cmocka_unit_test(test_vocabularies),
-        cmocka_unit_test(test_engine),  cmocka_unit_test(test_forced_and_trigger),
+        cmocka_unit_test(test_sampler),
+        cmocka_unit_test(test_brute_force),
+        cmocka_unit_test(test_rules_that_end_the_answer),
+        cmocka_unit_test(test_vocabularies),
+        cmocka_unit_test(test_engine),
+        cmocka_unit_test(test_forced_and_trigger),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -186,6 +186,7 @@ static void settings(void **state) {
     with_key("llama.block_count", GGUF_U32, 4294967295.0, "must be 1 to 1024");
     with_key("llama.block_count", GGUF_U32, 3, "tensor blk.2.attn_norm.weight is missing");
     with_key("llama.block_count", GGUF_U32, 1, "tensor blk.1.");
+    with_key("llama.block_count", GGUF_U32, 1024, "a tensor of layer 1023 is missing");
     with_key("llama.block_count", GGUF_I16, 2, NULL);
     with_key("llama.embedding_length", GGUF_U32, 64, "has the shape [32, 272], must have [64, 272]");
     with_key("llama.embedding_length", GGUF_I32, -32, "llama.embedding_length is -32");
