@@ -107,8 +107,9 @@ static bool add_settings(const local_options *o, int context, char hash[65], err
     return ok;
 }
 
-bool local_fingerprint(const char *path, const local_options *o, int context, char out[65], err *e) {
-    return hash_model(path, NULL, 0, out, e) && add_settings(o, context, out, e);
+bool local_fingerprint(const char *path, const void *data, size_t n, const local_options *o, int context, char out[65],
+                       err *e) {
+    return hash_model(path, data, n, out, e) && add_settings(o, context, out, e);
 }
 
 engine_options local_engine_options(const local_options *o) {

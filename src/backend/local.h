@@ -57,7 +57,8 @@ typedef struct local_backend {
 /* What the engine takes of the options; its fingerprint is not among them. */
 engine_options local_engine_options(const local_options *o);
 /* As backend.fingerprint of a model that has this context, without loading it. */
-bool           local_fingerprint(const char *path, const local_options *o, int context, char out[65], err *e);
+bool local_fingerprint(const char *path, const void *data, size_t n, const local_options *o, int context, char out[65],
+                       err *e);
 
 /* The prompts of one request, on the worker thread. `which` is below local_prompt_count(r). *thinks, where it is asked
  * for: the answer begins inside the model's reasoning, which the template has opened. */

@@ -39,7 +39,9 @@ typedef struct demand {
 struct demanded {          /* a model; guarded by the lock but for what never changes */
     backend          base; /* first */
     on_demand       *d;
-    const char      *path;
+    const char      *path; /* NULL: data, which outlives it */
+    const void      *data;
+    size_t           n;
     local_options    options;
     int64_t          bytes; /* that it will take */
     err              never; /* why it can not be loaded, if so */
@@ -315,7 +317,12 @@ static void load(on_demand *d, demanded *m) {
     d->taken += m->bytes;
     pthread_mutex_unlock(&d->lock);
     log_info("loading %s (%lld MiB)", m->base.name, (long long)(m->bytes >> 20));
-    backend *b = backend_local(m->base.name, m->path, NULL, 0, d->p, &m->options, &why);
+    backend *b = backend_local(m->base.name, m->path, m->data, m->n, d->p, &m->options, &why);
+    if (b && strcmp(b->fingerprint, m->base.fingerprint) != 0) { /* stored answers would be another model's */
+        b->ops->close(b);
+        b = NULL;
+        err_set(&why, ERR_INVALID, "%s: the file has changed since the server began; start the server again", m->path);
+    }
     if (!b)
         log_error("%s could not be loaded: %s", m->base.name, why.text);
     pthread_mutex_lock(&d->lock);
@@ -500,10 +507,10 @@ static const backend_ops on_demand_ops = {.kind = "local",
 static bool measure(const on_demand *d, demanded *m, err *e) {
     engine_options o = local_engine_options(&m->options);
     footprint      f;
-    gguf          *g = gguf_open(m->path, e);
+    gguf          *g = m->data ? gguf_open_memory(m->base.name, m->data, m->n, e) : gguf_open(m->path, e);
     bool           ok = g && footprint_of_engine(g, &o, &f, e);
     gguf_close(g);
-    if (!ok || !local_fingerprint(m->path, &m->options, f.context, m->base.fingerprint, e))
+    if (!ok || !local_fingerprint(m->path, m->data, m->n, &m->options, f.context, m->base.fingerprint, e))
         return false;
     m->bytes = (int64_t)footprint_sum(&f);
     if (!d->bytes || m->bytes <= d->bytes)
@@ -516,9 +523,10 @@ static bool measure(const on_demand *d, demanded *m, err *e) {
     return true;
 }
 
-backend *on_demand_add(on_demand *d, const char *name, const char *path, const local_options *o, err *e) {
+backend *on_demand_add(on_demand *d, const char *name, const char *path, const void *data, size_t n,
+                       const local_options *o, err *e) {
     demanded *m = calloc(1, sizeof *m);
-    if (!m || !(m->base.name = strdup(name)) || !(m->path = strdup(path))) {
+    if (!m || !(m->base.name = strdup(name)) || (path && !(m->path = strdup(path)))) {
         if (m)
             free_demanded(m);
         err_set(e, ERR_MEMORY, "out of memory for the model %s", name);
@@ -526,6 +534,8 @@ backend *on_demand_add(on_demand *d, const char *name, const char *path, const l
     }
     m->base.ops = &on_demand_ops;
     m->d = d;
+    m->data = data;
+    m->n = n;
     m->options = o ? *o : (local_options){0};
     m->line_end = &m->line;
     if (!measure(d, m, e)) {

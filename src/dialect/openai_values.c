@@ -57,7 +57,7 @@ static bool write_number(float value, str *out) {
     return true;
 }
 
-static void write_base64(const float *values, int n, str *out) {
+static bool write_base64(const float *values, int n, str *out) {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint32_t          held = 0; /* bits that have come and have no letter yet */
     int               bits = 0, written = 0;
@@ -66,6 +66,9 @@ static void write_base64(const float *values, int n, str *out) {
     for (int i = 0; i < n; i++) {
         uint32_t word;
         size_t   length = 0;
+        if (!isfinite(values[i])) {
+            return false;
+        }
         memcpy(&word, &values[i], sizeof word);
         for (int byte = 0; byte < 4; byte++) {
             held = held << 8 | (word >> 8 * byte & 255);
@@ -84,6 +87,7 @@ static void write_base64(const float *values, int n, str *out) {
         str_addc(out, '=');
     }
     str_addc(out, '"');
+    return true;
 }
 
 static bool write_vector(const float *values, int n, str *out) {
@@ -107,9 +111,10 @@ static bool write_embeddings(const request *r, const answer *head, const float *
     for (int i = 0; i < r->n_prompts; i++) {
         const float *vector = values + (size_t)i * (size_t)width;
         str_addf(out, "%s{\"object\":\"embedding\",\"index\":%d,\"embedding\":", i ? "," : "", i);
-        if (r->base64) {
-            write_base64(vector, width, out);
-        } else if (!write_vector(vector, width, out)) {
+        if (!r->base64 && !write_vector(vector, width, out)) {
+            return false;
+        }
+        if (r->base64 && !write_base64(vector, width, out)) {
             return false;
         }
         str_addc(out, '}');

@@ -73,22 +73,23 @@ static backend *open_local(house *h, const settings *s, const setting_model *m, 
             return NULL;
         }
     }
-    if (strcmp(m->file, "bundled") != 0 && s->memory_bytes > 0) {
-        if (!h->demand && !(h->demand = on_demand_new(h->compute, s->memory_bytes, s->idle_us, e))) {
-            return NULL;
-        }
-        return on_demand_add(h->demand, m->name, m->file, &m->local, e);
-    }
-    if (strcmp(m->file, "bundled") != 0) {
-        return backend_local(m->name, m->file, NULL, 0, h->compute, &m->local, e);
-    }
-    const asset *model = asset_find("models/storyteller.gguf");
-    if (!model) {
+    bool         bundled = strcmp(m->file, "bundled") == 0;
+    const asset *model = bundled ? asset_find("models/storyteller.gguf") : NULL;
+    if (bundled && !model) {
         err_set(e, ERR_NOT_FOUND,
                 "This pare was built without the bundled model; name one with --model NAME=FILE.gguf.");
         return NULL;
     }
-    return backend_local(m->name, NULL, model->data, model->size, h->compute, &m->local, e);
+    const char *path = bundled ? NULL : m->file;
+    const void *data = bundled ? model->data : NULL;
+    size_t      n = bundled ? model->size : 0;
+    if (s->memory_bytes <= 0) {
+        return backend_local(m->name, path, data, n, h->compute, &m->local, e);
+    }
+    if (!h->demand && !(h->demand = on_demand_new(h->compute, s->memory_bytes, s->idle_us, e))) {
+        return NULL;
+    }
+    return on_demand_add(h->demand, m->name, path, data, n, &m->local, e);
 }
 
 static backend *find_backend(const gateway *g, const char *name) {

@@ -96,7 +96,7 @@ static bool loaded(backend *b) {
 static int64_t needed(pool *p, const local_options *o) {
     err        e = {0};
     on_demand *d = on_demand_new(p, 1 << 20, 0, &e);
-    backend   *b = on_demand_add(d, "story", STORYTELLER, o, &e);
+    backend   *b = on_demand_add(d, "story", STORYTELLER, NULL, 0, o, &e);
     assert_ok(b, e);
     call c = {.b = b};
     run(&c, 1);
@@ -126,7 +126,8 @@ static void two_share_the_room_for_one(void **state) {
     pool      *p = pool_new(2, &e);
     int64_t    one = needed(p, &o);
     on_demand *d = on_demand_new(p, one + one / 2, 0, &e);
-    backend   *b[2] = {on_demand_add(d, "one", STORYTELLER, &o, &e), on_demand_add(d, "two", STORYTELLER, &o, &e)};
+    backend   *b[2] = {on_demand_add(d, "one", STORYTELLER, NULL, 0, &o, &e),
+                       on_demand_add(d, "two", STORYTELLER, NULL, 0, &o, &e)};
     assert_ok(b[0] && b[1], e);
     assert_int_equal(strlen(b[0]->fingerprint), 64);
     assert_false(loaded(b[0]) || loaded(b[1]));
@@ -173,8 +174,8 @@ static void nobody_waits_for_ever(void **state) {
     pool      *p = pool_new(2, &e);
     int64_t    one = needed(p, &o), until = clock_us() + 15 * 1000000LL;
     on_demand *d = on_demand_new(p, one + one / 2, 0, &e);
-    backend   *busy = on_demand_add(d, "busy", STORYTELLER, &o, &e);
-    backend   *patient = on_demand_add(d, "patient", STORYTELLER, &o, &e);
+    backend   *busy = on_demand_add(d, "busy", STORYTELLER, NULL, 0, &o, &e);
+    backend   *patient = on_demand_add(d, "patient", STORYTELLER, NULL, 0, &o, &e);
     assert_ok(busy && patient, e);
     call calls[4] = {{.most = 13}, {.most = 34}, {.most = 55}, {.b = patient}};
     for (int i = 0; i < 3; i++) {
@@ -201,7 +202,7 @@ static void who_is_idle_leaves(void **state) {
         skip();
     pool      *p = pool_new(2, &e);
     on_demand *d = on_demand_new(p, 0, 100000, &e);
-    backend   *b = on_demand_add(d, "story", STORYTELLER, &o, &e);
+    backend   *b = on_demand_add(d, "story", STORYTELLER, NULL, 0, &o, &e);
     assert_ok(b, e);
     call c = {.b = b};
     run(&c, 1);
@@ -223,10 +224,10 @@ static void what_is_no_model_is_refused(void **state) {
     err        e = {0};
     pool      *p = pool_new(1, &e);
     on_demand *d = on_demand_new(p, 0, 0, &e);
-    assert_null(on_demand_add(d, "none", "/nonexistent/model.gguf", NULL, &e));
+    assert_null(on_demand_add(d, "none", "/nonexistent/model.gguf", NULL, 0, NULL, &e));
     assert_true(e.text[0]);
     e = (err){0};
-    assert_null(on_demand_add(d, "text", "README.md", NULL, &e));
+    assert_null(on_demand_add(d, "text", "README.md", NULL, 0, NULL, &e));
     assert_true(e.text[0]);
     on_demand_free(d);
     pool_free(p);

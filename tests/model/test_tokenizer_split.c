@@ -88,13 +88,12 @@ static const struct {
       "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
       "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}},
     {"tiny_aya", {"\\d{1,3}(?=(?:\\d{3})*(?![\\p{L}\\p{M}\\p{N}\\p{Pc}]))", GPT4O("{1,3}", ENDING)}},
+    /* It counts the bytes of these, and would cut them anew each time. */
+    /* clang-format off */
     {"youtu",
-     {"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-\\x{303F}︰-﹏]+|[ㄅ-ㄯ]+|[一-龥\\x{3040}-\\x{309F}\\x{30A0}-"
-      "\\x{"
-      "30FF}"
-      "]"
-      "+",
+     {"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-\\x{303F}︰-﹏]+|[ㄅ-ㄯ]+|[一-龥\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+",
       GPT4O("", ENDING)}},
+    /* clang-format on */
     {"kimi-k2",
      {"[\\p{sc:Han}]+|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN(UPPER) "*" NOT_HAN(
          LOWER) "+" ENDING
