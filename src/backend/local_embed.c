@@ -104,12 +104,16 @@ static bool too_long(const local_embeds *s, const char *where, const char *about
                   where, about, tokens, s->name, embed_context(s->embedder));
 }
 
+/* Vocabularies of encoders drop blanks and make one token of a word that they lack, so that more bytes than the longest
+ * token's may go into one; a megabyte is through in some tens of milliseconds. */
+#define SURELY_ENCODED (1 << 20)
+
 static bool encode(const local_embeds *s, const char *text, const char *where, token_ids *out, err *e) {
     size_t n = strlen(text), least = n / s->longest_token;
     if (!s->m->tokens) {
         return err_at(e, ERR_INVALID, where, "%s has no tokenizer; send token ids", s->name);
     }
-    if (least > (size_t)embed_context(s->embedder)) { /* tokenising megabytes takes seconds */
+    if (n > SURELY_ENCODED && least > (size_t)embed_context(s->embedder)) { /* megabytes take seconds */
         return too_long(s, where, "more than ", least, e);
     }
     return tokenizer_encode(s->m->tokens, text, n, (encode_options){.add_special = true}, out, e);
