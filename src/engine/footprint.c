@@ -81,7 +81,6 @@ bool footprint_of_engine(const gguf *g, const engine_options *o, footprint *out,
         return err_set(e, ERR_INVALID, "%s: no room for keys and values of heads of %d", gguf_name(g), s.head_dim);
     if (s.headless) {
         *out = embedder;
-        out->context = s.context;
         return true;
     }
     if (!engine_size_of(&s, gguf_name(g), o, &size, e))

@@ -10,7 +10,7 @@
 
 typedef struct footprint { /* bytes */
     size_t weights, kv, working;
-    int    context; /* tokens a sequence can hold */
+    int    context; /* tokens a sequence of the engine can hold; 0: an encoder has no engine */
 } footprint;
 
 /* `tokens`: positions in the cache, all sequences together; `vocabulary`: tokens of the tokenizer, 0 without one. False

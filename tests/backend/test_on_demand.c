@@ -219,6 +219,28 @@ static void who_is_idle_leaves(void **state) {
     pool_free(p);
 }
 
+/* The measured fingerprint is the one that the loaded model has, or each load would be refused as another file. */
+static void fingerprints_agree(void **state) {
+    (void)state;
+    static const char *const files[] = {STORYTELLER, "../shared/conformance/logits/bert-mean/model.gguf"};
+    err                      e = {0};
+    local_options            o = {.sequences = 1, .context = 64, .slide = true, .kv = KV_Q8_0};
+    pool                    *p = pool_new(1, &e);
+    on_demand               *d = on_demand_new(p, 0, 0, &e);
+    for (int i = 0; i < 2; i++) {
+        if (access(files[i], R_OK) != 0)
+            continue;
+        backend *later = on_demand_add(d, "later", files[i], NULL, 0, &o, &e);
+        backend *now = backend_local("now", files[i], NULL, 0, p, &o, &e);
+        assert_ok(later && now, e);
+        assert_string_equal(later->fingerprint, now->fingerprint);
+        now->ops->close(now);
+        later->ops->close(later);
+    }
+    on_demand_free(d);
+    pool_free(p);
+}
+
 static void what_is_no_model_is_refused(void **state) {
     (void)state;
     err        e = {0};
@@ -235,9 +257,8 @@ static void what_is_no_model_is_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(two_share_the_room_for_one),
-        cmocka_unit_test(nobody_waits_for_ever),
-        cmocka_unit_test(who_is_idle_leaves),
+        cmocka_unit_test(two_share_the_room_for_one),  cmocka_unit_test(nobody_waits_for_ever),
+        cmocka_unit_test(who_is_idle_leaves),          cmocka_unit_test(fingerprints_agree),
         cmocka_unit_test(what_is_no_model_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,18 +8,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/json.h"
 #include "engine/forward.h"
 #include "engine/kv.h"
+#include "sequences.h"
 #include "tensor/kernels.h"
-
-#define FOLDER "../shared/conformance/logits/"
-#define MOST   256 /* tokens of a sequence */
-
-typedef struct sequences {
-    int     count, length[4];
-    int32_t ids[4][MOST];
-} sequences;
 
 /* Deviations as the set's README has them: relative to the size of all expected values. F32 and F16 keys and values. */
 typedef struct bound {
@@ -41,39 +33,6 @@ static const bound bounds[] = {
     {"bert-mean", "hidden.erf.f32", 2e-4, 2e-5, 5e-3, 1e-3, false},
     {"bert-cls", "hidden.erf.f32", 2e-4, 2e-5, 5e-3, 1e-3, false},
 };
-
-static char *slurp(const char *path, size_t *n) {
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    fseek(f, 0, SEEK_END);
-    *n = (size_t)ftell(f);
-    rewind(f);
-    char *data = malloc(*n + 1);
-    assert_non_null(data);
-    assert_int_equal(fread(data, 1, *n, f), *n);
-    data[*n] = 0;
-    fclose(f);
-    return data;
-}
-
-static void read_sequences(const char *name, sequences *out) {
-    char path[256];
-    snprintf(path, sizeof(path), FOLDER "%s/tokens.json", name);
-    size_t n;
-    char  *text = slurp(path, &n);
-    cJSON *lists = cJSON_ParseWithLength(text, n), *list, *id;
-    memset(out, 0, sizeof(*out));
-    cJSON_ArrayForEach(list, lists) {
-        int s = out->count++;
-        assert_true(s < 4);
-        cJSON_ArrayForEach(id, list) {
-            assert_true(out->length[s] < MOST);
-            out->ids[s][out->length[s]++] = (int32_t)id->valuedouble;
-        }
-    }
-    cJSON_Delete(lists);
-    free(text);
-}
 
 /* All rows of all sequences, `chunk` tokens a pass. */
 static void run_all(forward *f, kv_cache *kv, const sequences *s, int chunk, int width, float *out) {

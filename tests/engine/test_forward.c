@@ -5,51 +5,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cjson/cJSON.h>
-
 #include "engine/forward.h"
+#include "sequences.h"
 #include "tensor/kernels.h"
-
-#define FOLDER "../shared/conformance/logits/"
-#define MOST   256 /* tokens a sequence */
-
-typedef struct sequences {
-    int32_t ids[8][MOST];
-    int     length[8];
-    int     count;
-} sequences;
-
-static char *slurp(const char *path, size_t *n) {
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    fseek(f, 0, SEEK_END);
-    *n = (size_t)ftell(f);
-    rewind(f);
-    char *data = malloc(*n + 1);
-    assert_non_null(data);
-    assert_int_equal(fread(data, 1, *n, f), *n);
-    data[*n] = 0;
-    fclose(f);
-    return data;
-}
-
-static void read_sequences(const char *name, sequences *out) {
-    char path[256];
-    snprintf(path, sizeof(path), FOLDER "%s/tokens.json", name);
-    size_t n;
-    char  *text = slurp(path, &n);
-    cJSON *lists = cJSON_ParseWithLength(text, n), *list, *id;
-    memset(out, 0, sizeof(*out));
-    cJSON_ArrayForEach(list, lists) {
-        int s = out->count++;
-        cJSON_ArrayForEach(id, list) {
-            assert_true(out->length[s] < MOST);
-            out->ids[s][out->length[s]++] = (int32_t)id->valuedouble;
-        }
-    }
-    cJSON_Delete(lists);
-    free(text);
-}
 
 static kv_cache *open_kv(const model_shape *shape, int count, int context, kv_type type, err *e) {
     return kv_open(shape, &(kv_options){.type = type, .sequences = count, .context = context}, e);
