@@ -6,6 +6,8 @@
 #ifndef PARE_BACKEND_BACKEND_H
 #define PARE_BACKEND_BACKEND_H
 
+#include <stdatomic.h>
+
 #include "base/loop.h"
 #include "base/str.h"
 #include "dialect/dialect.h"
@@ -40,10 +42,11 @@ typedef struct local_options { /* 0 and NULL: as engine.h says */
     kv_type     kv;
     pooling     pooling; /* how rows become an embedding; NONE: as the file says */
     int64_t     kv_bytes, kv_disk_bytes;
-    const char *kv_disk;   /* directory */
-    bool        slide;     /* a full context loses its middle; without it a prompt that is too long is an error and an
+    const char *kv_disk;     /* directory */
+    bool        slide;       /* a full context loses its middle; without it a prompt that is too long is an error and an
                               answer ends with the context */
-    bool        share_all; /* prefixes are shared by all clients, and not only within a request's space */
+    bool        share_all;   /* prefixes are shared by all clients, and not only within a request's space */
+    const atomic_bool *stop; /* of the caller's; once it is true, loading ends early with ERR_CANCELLED. May be NULL */
 } local_options;
 
 struct pool;
@@ -52,9 +55,10 @@ backend *backend_local(const char *name, const char *path, const void *data, siz
                        const local_options *o, err *e);
 
 typedef struct remote_options {
-    const char    *base_url; /* https://api.example.com/v1 */
-    const char    *api_key;  /* NULL: none is sent */
-    const dialect *speaks;
+    const char    *base_url;                                   /* https://api.example.com/v1 */
+    const char    *api_key;                                    /* NULL: none is sent */
+    const dialect *speaks;                                     /* NULL: OpenAI's */
+    const char    *api_version;                                /* Azure's; NULL: the dialect's own */
     int64_t        connect_us, first_us, between_us, total_us; /* time limits; 0: 10 s, 120 s, 60 s, 600 s */
     bool           http2;                                      /* where TLS negotiates it */
     const char    *ca_file;                                    /* NULL: the system's */

@@ -4,13 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "base/thread.h"
 #include "engine/pooling.h"
 
 /* ---- fingerprint ---- */
@@ -146,13 +146,8 @@ static bool start_worker(local_backend *b, err *e) {
     if (!b->work) {
         return err_set(e, ERR_MEMORY, "out of memory for a queue");
     }
-    sigset_t all, before; /* signals belong to the threads that expect them */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&b->worker, NULL, work, b);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    b->started = rc == 0;
-    return b->started || err_set(e, ERR_IO, "cannot start the thread of a local model: %s", strerror(rc));
+    b->started = thread_start(&b->worker, work, b, "the thread of a local model", e);
+    return b->started;
 }
 
 /* ---- opening and closing ---- */
@@ -242,7 +237,7 @@ static bool look_at_vocabulary(local_backend *b, err *e) {
 
 static bool open_local(local_backend *b, const char *path, const void *data, size_t n, pool *p, const local_options *o,
                        err *e) {
-    b->m = model_open(path, data, n, p, e);
+    b->m = model_open_until(path, data, n, p, o->stop, e);
     if (!b->m || !hash_model(path, data, n, b->base.fingerprint, e) || !look_at_vocabulary(b, e)) {
         return false;
     }

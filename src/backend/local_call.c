@@ -435,7 +435,10 @@ static bool prepare(backend_call *c, err *e) {
             return false;
         }
     }
-    for (int i = 0; i < c->n_choices && wanted(c); i++) {
+    for (int i = 0; i < c->n_choices && c->r->count_only; i++) {
+        c->used.prompt += (int64_t)c->choices[i].prompt.count; /* no job is open: nobody else writes there */
+    }
+    for (int i = 0; i < c->n_choices && !c->r->count_only && wanted(c); i++) {
         if (!submit(c, &c->choices[i], e)) {
             return false;
         }

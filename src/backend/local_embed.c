@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <math.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +14,7 @@
 
 #include "base/hash.h"
 #include "base/queue.h"
+#include "base/thread.h"
 #include "engine/pooling.h"
 
 struct local_embeds {
@@ -89,7 +89,7 @@ typedef struct place { /* in the request, for sentences */
     char text[32];
 } place;
 
-static place place_of(const request *r, int which) {
+static place place_in(const request *r, int which) {
     place p = {"input"};
     if (r->kind == REQUEST_RERANK) {
         snprintf(p.text, sizeof p.text, "documents[%d]", which);
@@ -133,8 +133,10 @@ static bool copy_ids(const local_embeds *s, const prompt *p, const char *where, 
 }
 
 /* A query and a document as one text: "[CLS] query [SEP] document [SEP]" with BERT's tokens, "<s> query </s></s> document
- * </s>" with RoBERTa's, whose documents begin with the end of what stands before. */
-static bool join(const local_embeds *s, const token_ids *query, token_ids *document, err *e) {
+ * </s>" with RoBERTa's, whose documents begin with the end of what stands before. *second: where BERT's document begins,
+ * which is of another type; RoBERTa's tokenizer makes all of one type whatever the model has. Source:
+ * create_token_type_ids_from_sequences of both in Hugging Face's transformers. */
+static bool join(const local_embeds *s, const token_ids *query, token_ids *document, int *second, err *e) {
     const tokenizer *t = s->m->tokens;
     token_ids        both = {0};
     bool             ok = true;
@@ -149,6 +151,7 @@ static bool join(const local_embeds *s, const token_ids *query, token_ids *docum
     for (size_t i = skip; ok && i < document->count; i++) {
         ok = token_ids_add(&both, document->ids[i]);
     }
+    *second = roberta ? 0 : (int)query->count; /* a text that does not fit an int is refused by its length */
     token_ids_free(document);
     *document = both;
     return ok || err_set(e, ERR_MEMORY, "out of memory for a query and a document");
@@ -173,10 +176,11 @@ static bool make_texts(embed_call *c, err *e) {
     bool                ok = !r->query || encode(s, r->query, "query", &query, e);
     for (int i = 0; ok && i < r->n_prompts; i++) {
         const prompt *p = &r->prompts[i];
-        place         where = place_of(r, i);
+        place         where = place_in(r, i);
         token_ids    *out = &c->ids[i];
         ok = p->text ? encode(s, p->text, where.text, out, e) : copy_ids(s, p, where.text, out, e);
-        ok = ok && (!r->query || !ranks(s) || join(s, &query, out, e)) && fits(s, out, where.text, e);
+        ok = ok && (!r->query || !ranks(s) || join(s, &query, out, &c->texts[i].second, e)) &&
+             fits(s, out, where.text, e);
     }
     if (ok && c->n > r->n_prompts) {
         c->ids[r->n_prompts] = query;
@@ -185,7 +189,8 @@ static bool make_texts(embed_call *c, err *e) {
     }
     token_ids_free(&query);
     for (int i = 0; ok && i < c->n; i++) {
-        c->texts[i] = (embed_text){.ids = c->ids[i].ids, .n = (int)c->ids[i].count};
+        c->texts[i].ids = c->ids[i].ids;
+        c->texts[i].n = (int)c->ids[i].count;
         c->whole.usage.prompt += (int64_t)c->ids[i].count;
     }
     return ok;
@@ -327,13 +332,8 @@ static bool start_thread(local_embeds *s, err *e) {
     if (!s->work) {
         return err_set(e, ERR_MEMORY, "out of memory for a queue");
     }
-    sigset_t all, before; /* signals belong to the threads that expect them */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&s->thread, NULL, work, s);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    s->started = rc == 0;
-    return s->started || err_set(e, ERR_IO, "cannot start the thread of a local model: %s", strerror(rc));
+    s->started = thread_start(&s->thread, work, s, "the thread of a local model", e);
+    return s->started;
 }
 
 static size_t longest_token(const tokenizer *t) {

@@ -270,6 +270,9 @@ bool local_rule_make(local_backend *b, const request *r, bool thinks, local_rule
         out->mark = m.mark;
         out->prefix = thinks ? -1 : m.id;
     }
-    out->trigger = thinks ? b->speech.think_close : NULL;
+    out->trigger = thinks ? b->speech.think_close : NULL; /* and it must come: the answer has a form, or is a call */
+    if (!out->g && e && e->code == ERR_LIMIT) {
+        e->code = ERR_INVALID; /* it is the grammar that is too large and not the request: 400 and not 413 */
+    }
     return out->g != NULL;
 }

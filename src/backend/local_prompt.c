@@ -15,7 +15,7 @@ typedef struct place {
     char text[32];
 } place;
 
-static place place_of(const request *r, int which) {
+static place place_in(const request *r, int which) {
     place p = {"messages"};
     if (r->kind != REQUEST_CHAT) {
         snprintf(p.text, sizeof(p.text), r->n_prompts > 1 ? "prompt[%d]" : "prompt", which);
@@ -97,13 +97,13 @@ static bool completion_prompt(const local_backend *b, const prompt *p, const pla
 }
 
 bool local_prompt_make(const local_backend *b, const request *r, int which, token_ids *out, bool *thinks, err *e) {
-    place where = place_of(r, which);
+    place where = place_in(r, which);
     bool  ok = r->kind == REQUEST_CHAT ? chat_prompt(b, r, &where, out, thinks, e)
                                        : completion_prompt(b, &r->prompts[which], &where, out, e);
     if (ok && out->count > INT_MAX) {
         return err_set(e, ERR_LIMIT, "the prompt has %zu tokens", out->count);
     }
-    return ok && fits(b, out->count, &where, e);
+    return ok && (r->count_only || fits(b, out->count, &where, e));
 }
 
 /* ---- what stays when the context slides ---- */
@@ -118,7 +118,7 @@ static bool is_system(const message *m) {
 int local_prompt_keep(const local_backend *b, const request *r, const token_ids *made) {
     request   head = *r;
     token_ids ids = {0};
-    place     where = place_of(r, 0);
+    place     where = place_in(r, 0);
     size_t    same = 0;
     head.n_messages = 0;
     while (head.n_messages < r->n_messages && is_system(&r->messages[head.n_messages])) {

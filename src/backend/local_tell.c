@@ -49,23 +49,13 @@ typedef struct told { /* one model */
     engine_stats s;
 } told;
 
-static void add_label(str *out, const char *text) {
-    for (; *text; text++) {
-        if (*text == '"' || *text == '\\') {
-            str_addc(out, '\\');
-        }
-        str_adds(out, *text == '\n' ? "\\n" : (char[]){*text, '\0'});
-    }
-}
-
 static void head(str *out, const char *name, const char *type, const char *help) {
     str_addf(out, "# HELP pare_engine_%s %s\n# TYPE pare_engine_%s %s\n", name, help, name, type);
 }
 
 static void sample_name(str *out, const char *name, const char *suffix, const told *t) {
-    str_addf(out, "pare_engine_%s%s{model=\"", name, suffix);
-    add_label(out, t->name);
-    str_addc(out, '"');
+    str_addf(out, "pare_engine_%s%s{model=", name, suffix);
+    str_label(out, t->name);
 }
 
 typedef struct number {
@@ -198,9 +188,9 @@ static void write_embeds(backend *const *all, int n, str *out) {
             }
             first = false;
             embed_stats_read(m, &s);
-            str_addf(out, "pare_embed_%s{model=\"", rows[i].name);
-            add_label(out, all[k]->name);
-            str_addf(out, "\"} %lld\n", (long long)*(const int64_t *)(const void *)((const char *)&s + rows[i].at));
+            str_addf(out, "pare_embed_%s{model=", rows[i].name);
+            str_label(out, all[k]->name);
+            str_addf(out, "} %lld\n", (long long)*(const int64_t *)(const void *)((const char *)&s + rows[i].at));
         }
     }
 }

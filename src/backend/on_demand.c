@@ -1,15 +1,18 @@
 #include "backend/on_demand.h"
 
-#include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "backend/local.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "engine/footprint.h"
 
 /* Who waits for memory that others use without a break gets it after so long, and the more the longer it takes to load:
@@ -17,9 +20,19 @@
 #define PATIENCE_US    2000000
 #define PATIENCE_LOADS 4
 
+/* A model that could not be loaded is not tried again at once by each request. */
+#define FIRST_PAUSE_US   5000000
+#define LONGEST_PAUSE_US 300000000
+#define LOOK_US          1000000 /* between two looks at its file, which ends the pause when it has changed */
+
 typedef enum place { ABSENT, LOADING, READY, LEAVING } place;
 
 typedef struct demanded demanded;
+
+typedef struct stamp { /* of a file; all zeros: it is not there */
+    int64_t         bytes;
+    struct timespec modified;
+} stamp;
 
 /* A request: in line until its model is there, then a call of the model's own. On its loop, but for the links. */
 typedef struct demand {
@@ -32,8 +45,9 @@ typedef struct demand {
     void            *ctx;
     backend_call    *inner; /* NULL: in line */
     bool             cancelled;
-    err              failed; /* the model could not be loaded */
-    struct demand   *next;   /* in line */
+    err              failed;          /* the model could not be loaded */
+    char             retry_after[24]; /* and for so many seconds will not be tried again; empty: not known */
+    struct demand   *next;            /* in line */
 } demand;
 
 struct demanded {          /* a model; guarded by the lock but for what never changes */
@@ -52,6 +66,9 @@ struct demanded {          /* a model; guarded by the lock but for what never ch
     int              lined;                      /* of these, in line */
     int64_t          used_us, since_us, load_us; /* since_us: of the line; load_us: what loading took, 0: not known */
     demand          *line, **line_end;
+    err              failed;             /* why it was not loaded the last time; NONE: it was, or was not tried */
+    int64_t          pause_us, retry_us; /* of that failure: how long it stands, and until when */
+    stamp            failed_file;        /* as it was then; the thread's */
     struct demanded *next;
 };
 
@@ -61,10 +78,12 @@ struct on_demand {
     pthread_mutex_t lock;
     pthread_cond_t  change; /* somebody asks, somebody has finished, closing */
     pthread_t       thread;
-    bool            started, closing;
+    bool            started;
+    atomic_bool     closing; /* set under the lock; who loads looks without it */
     demanded       *models;
     int64_t         taken;     /* bytes of those that are not ABSENT */
     int64_t         loaded_us; /* when one was loaded last */
+    int64_t         looked_us; /* when the files of those that failed were looked at last */
 };
 
 static void wait_us(on_demand *d, int64_t us) {
@@ -97,8 +116,15 @@ static void finish(demanded *m) {
     leave(m);
 }
 
+/* 503 and Retry-After where a model fails: it is not the request that is wrong. */
 static void end(demand *x, const err *why) {
-    event            ev = {.kind = EVENT_ERROR, .error = why};
+    char  after[sizeof x->retry_after];
+    event ev = {.kind = EVENT_ERROR, .error = why};
+    memcpy(after, x->retry_after, sizeof after);
+    if (after[0]) {
+        ev.status = 503;
+        ev.retry_after = after;
+    }
     backend_event_fn fn = x->fn;
     void            *ctx = x->ctx;
     demanded        *m = x->m;
@@ -123,16 +149,40 @@ static void on_loop(loop_task *task) {
     demand *x = (demand *)task;
     err     why = {0};
     if (x->cancelled) {
+        x->retry_after[0] = '\0';
         err_set(&why, ERR_CANCELLED, "the request was cancelled");
         end(x, &why);
     } else if (x->failed.code != ERR_NONE) {
         end(x, &x->failed);
+    } else if (!x->m->inner) {
+        err_set(&why, ERR_CANCELLED, "%s is shutting down", x->m->base.name);
+        end(x, &why);
     } else {
-        backend *b = x->m->inner; /* stays while x is a user */
+        backend *b = x->m->inner; /* stays while x is a user, but for the end of everything */
         x->inner = b->ops->start(b, x->l, x->r, x->model, pass_on, x, &why);
         if (!x->inner)
             end(x, &why);
     }
+}
+
+/* A new request of a model that failed a moment ago fails as well. With the lock held. */
+static bool fails(const demanded *m) {
+    return m->at == ABSENT && m->failed.code != ERR_NONE && clock_us() < m->retry_us;
+}
+
+static void fail(demand *x) {
+    int64_t left = x->m->retry_us - clock_us();
+    x->failed = x->m->failed;
+    snprintf(x->retry_after, sizeof x->retry_after, "%" PRId64, left > 0 ? left / 1000000 + 1 : 1);
+}
+
+static void stand_in_line(demand *x) {
+    demanded *m = x->m;
+    m->since_us = m->line ? m->since_us : clock_us();
+    m->lined++;
+    *m->line_end = x;
+    m->line_end = &x->next;
+    pthread_cond_signal(&m->d->change);
 }
 
 static backend_call *start(backend *base, loop *l, const request *r, const char *model, backend_event_fn fn, void *ctx,
@@ -150,12 +200,11 @@ static backend_call *start(backend *base, loop *l, const request *r, const char 
     pthread_mutex_lock(&m->d->lock);
     bool ready = m->at == READY && !m->held;
     m->users++;
-    if (!ready) {
-        m->since_us = m->line ? m->since_us : clock_us();
-        m->lined++;
-        *m->line_end = x;
-        m->line_end = &x->next;
-        pthread_cond_signal(&m->d->change);
+    if (fails(m)) {
+        fail(x);
+        loop_post(l, &x->task);
+    } else if (!ready) {
+        stand_in_line(x);
     }
     pthread_mutex_unlock(&m->d->lock);
     if (ready) {
@@ -202,12 +251,23 @@ static backend *visit(demanded *m) {
     return b;
 }
 
+/* One that could not be loaded is well again when a request may try it. */
 static bool healthy(backend *base, err *why) {
     demanded *m = (demanded *)base;
     backend  *b = visit(m);
-    bool      well = !b || b->ops->healthy(b, why);
-    if (b)
+    bool      well = true;
+    if (b) {
+        well = b->ops->healthy(b, why);
         leave(m);
+        return well;
+    }
+    pthread_mutex_lock(&m->d->lock);
+    if (fails(m)) {
+        well = false;
+        if (why)
+            *why = m->failed;
+    }
+    pthread_mutex_unlock(&m->d->lock);
     return well;
 }
 
@@ -250,7 +310,7 @@ static bool metrics(backend *const *all, int n, str *out) {
         demanded *m = (demanded *)all[i];
         backend  *b = visit(m);
         str_adds(out, "pare_model_loaded{model=");
-        str_jsons(out, m->base.name); /* escapes as labels are */
+        str_label(out, m->base.name);
         str_addf(out, "} %d\n", b != NULL);
         if (b) {
             visited[count] = m;
@@ -309,6 +369,59 @@ static demanded *oldest(const on_demand *d) {
     return best;
 }
 
+static stamp stamp_of(const char *path) {
+    struct stat at;
+    return path && stat(path, &at) == 0 ? (stamp){.bytes = at.st_size, .modified = at.st_mtim} : (stamp){0};
+}
+
+static bool is_same(const stamp *a, const stamp *b) {
+    return a->bytes == b->bytes && a->modified.tv_sec == b->modified.tv_sec &&
+           a->modified.tv_nsec == b->modified.tv_nsec;
+}
+
+/* Each failure in a row stands twice as long. With the lock held. */
+static void note_failure(demanded *m, const err *why, const stamp *file) {
+    int64_t twice = 2 * m->pause_us;
+    m->failed_file = *file;
+    m->pause_us = twice < FIRST_PAUSE_US ? FIRST_PAUSE_US : twice < LONGEST_PAUSE_US ? twice : LONGEST_PAUSE_US;
+    m->retry_us = clock_us() + m->pause_us;
+    err_set(&m->failed, ERR_BUSY, "%s could not be loaded: %s", m->base.name, why->text);
+    for (demand *x = m->line; x; x = x->next)
+        fail(x);
+    log_error("%s; it is not tried again for %lld s, unless the file changes", m->failed.text,
+              (long long)(m->pause_us / 1000000));
+}
+
+static void forget_failure(demanded *m) {
+    m->failed = (err){0};
+    m->pause_us = m->retry_us = 0;
+}
+
+/* A model whose file has changed may be tried at once. The lock is given up while the disk is asked; true: it was. */
+static bool look_at_files(on_demand *d, int64_t *wait) {
+    int64_t left = d->looked_us + LOOK_US - clock_us();
+    bool    looked = false;
+    for (demanded *m = d->models; m && !d->closing; m = m->next) {
+        if (!fails(m) || !m->path)
+            continue;
+        if (left > 0) {
+            *wait = left < *wait ? left : *wait;
+            return false;
+        }
+        looked = true;
+        pthread_mutex_unlock(&d->lock);
+        stamp now = stamp_of(m->path);
+        pthread_mutex_lock(&d->lock);
+        if (!is_same(&now, &m->failed_file)) {
+            log_info("the file of %s has changed; it may be loaded again", m->base.name);
+            forget_failure(m);
+        }
+    }
+    if (looked)
+        d->looked_us = clock_us();
+    return looked;
+}
+
 /* The lock is given up while it loads. */
 static void load(on_demand *d, demanded *m) {
     err     why = {0};
@@ -317,14 +430,13 @@ static void load(on_demand *d, demanded *m) {
     d->taken += m->bytes;
     pthread_mutex_unlock(&d->lock);
     log_info("loading %s (%lld MiB)", m->base.name, (long long)(m->bytes >> 20));
+    stamp    file = stamp_of(m->path);
     backend *b = backend_local(m->base.name, m->path, m->data, m->n, d->p, &m->options, &why);
     if (b && strcmp(b->fingerprint, m->base.fingerprint) != 0) { /* stored answers would be another model's */
         b->ops->close(b);
         b = NULL;
         err_set(&why, ERR_INVALID, "%s: the file has changed since the server began; start the server again", m->path);
     }
-    if (!b)
-        log_error("%s could not be loaded: %s", m->base.name, why.text);
     pthread_mutex_lock(&d->lock);
     m->inner = b;
     m->at = b ? READY : ABSENT;
@@ -332,7 +444,11 @@ static void load(on_demand *d, demanded *m) {
     m->load_us = m->used_us - begun;
     if (!b)
         d->taken -= m->bytes;
-    dismiss(m, b ? NULL : &why);
+    if (b)
+        forget_failure(m);
+    else if (!d->closing) /* then it was given up */
+        note_failure(m, &why, &file);
+    dismiss(m, b || !d->closing ? NULL : &why);
 }
 
 static bool wanted(const demanded *m) {
@@ -409,7 +525,7 @@ static void *run(void *arg) {
     int64_t    wait;
     pthread_mutex_lock(&d->lock);
     while (!d->closing)
-        if (!serve_line(d) && !clear_out(d, &wait))
+        if (!serve_line(d) && !clear_out(d, &wait) && !look_at_files(d, &wait))
             wait_us(d, wait);
     pthread_mutex_unlock(&d->lock);
     return NULL;
@@ -418,13 +534,8 @@ static void *run(void *arg) {
 /* ---- opening and closing ---- */
 
 static bool start_thread(on_demand *d, err *e) {
-    sigset_t all, before; /* signals belong to the threads that expect them */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&d->thread, NULL, run, d);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    d->started = rc == 0;
-    return d->started || err_set(e, ERR_IO, "cannot start the thread that loads models: %s", strerror(rc));
+    d->started = thread_start(&d->thread, run, d, "the thread that loads models", e);
+    return d->started;
 }
 
 on_demand *on_demand_new(pool *p, int64_t bytes, int64_t idle_us, err *e) {
@@ -537,6 +648,7 @@ backend *on_demand_add(on_demand *d, const char *name, const char *path, const v
     m->data = data;
     m->n = n;
     m->options = o ? *o : (local_options){0};
+    m->options.stop = &d->closing;
     m->line_end = &m->line;
     if (!measure(d, m, e)) {
         free_demanded(m);

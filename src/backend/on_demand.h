@@ -3,7 +3,11 @@
  * A model that was not used for `idle_us` is unloaded; so is the one that was used longest ago when another needs the
  * memory. One that is answering stays: who needs its memory waits, and after some seconds so do new requests for it,
  * lest a model in steady use keep the others out. Requests for a model that can never fit are refused with both
- * numbers. One thread loads and unloads; a request costs an event loop a lock for some instructions.                 */
+ * numbers. One thread loads and unloads; a request costs an event loop a lock for some instructions.
+ *
+ * A model that could not be loaded is not tried again for 5 s, after each further failure for twice as long, up to 5
+ * minutes. Meanwhile it is not healthy, and its requests end at once with the same sentence (503 and Retry-After); a
+ * change of its file ends that. Closing gives up a load that is running.                                             */
 #ifndef PARE_BACKEND_ON_DEMAND_H
 #define PARE_BACKEND_ON_DEMAND_H
 

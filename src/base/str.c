@@ -150,6 +150,17 @@ bool str_jsons(str *s, const char *text) {
     return text ? str_json(s, text, strlen(text)) : str_adds(s, "null");
 }
 
+bool str_label(str *s, const char *text) {
+    str_addc(s, '"');
+    for (; *text; text++) {
+        if (*text == '"' || *text == '\\') {
+            str_addc(s, '\\');
+        }
+        str_adds(s, *text == '\n' ? "\\n" : (char[]){*text, '\0'});
+    }
+    return str_addc(s, '"');
+}
+
 bool str_usd(str *s, long long micro_usd) {
     unsigned long long amount = micro_usd < 0 ? 0ULL - (unsigned long long)micro_usd : (unsigned long long)micro_usd;
     return str_addf(s, "%s%llu.%06llu", micro_usd < 0 ? "-" : "", amount / 1000000, amount % 1000000);

@@ -29,6 +29,10 @@ bool str_jsons(str *s, const char *text); /* NULL adds null */
  * or control character. */
 size_t str_json_plain(const char *bytes, size_t n);
 
+/* Adds a label's value as Prometheus has it, with its quotes: backslash, quote and line feed are escaped. Source: the text
+ * exposition format, version 0.0.4. */
+bool str_label(str *s, const char *text);
+
 /* Micro-dollars as a decimal number of dollars: 1234567 -> 1.234567 */
 bool str_usd(str *s, long long micro_usd);
 

@@ -36,16 +36,18 @@ const command command_bench = {
         "  --shape NAME     random weights in a real model's shape, see `pare synth --shape list`; the file is made "
         "in\n"
         "                   $TMPDIR and removed afterwards\n"
-        "  --type TYPE      of --shape (default q4_0): q4_0, q8_0, q4_k, q6_k, q4_k_m, f16, bf16, f32 and others\n"
+        "  --type TYPE      of --shape (default q4_0), see `pare synth --type list`\n"
         "  --roofline       the machine; alone, or beside a model\n"
-        "  --only LIST      some of load,prefill,decode,first-token,mixed,shared (default: the first four)\n"
+        "  --only LIST      some of load,prefill,decode,first-token,mixed,shared,embed (default: the first four; of "
+        "an\n"
+        "                   encoder, which writes no text, load and embed: --batch texts together)\n"
         "  --mixed          also: the time between tokens of 8 streams, before and while a prompt of 4000 tokens (or\n"
         "                   what the context holds) is read\n"
         "  --shared N       also: decode of N sequences under one prefix of 2000 tokens (or what the context holds), "
         "and\n"
         "                   the blocks of the cache they hold together\n\n"
         "How:\n"
-        "  --prompt N       tokens of prefill (default 512)\n"
+        "  --prompt N       tokens of prefill (default 512), or of each text of embed (default 128)\n"
         "  --context N      tokens in each sequence's cache before it decodes (default 0)\n"
         "  --batch N,N,..   sequences that decode together (default 1,2,4,8,16,32,64)\n"
         "  --steps N        decode steps a run (default 32)\n"
@@ -66,15 +68,31 @@ static const struct {
     const char *name;
     unsigned    test;
 } test_names[] = {{"load", BENCH_LOAD},         {"prefill", BENCH_PREFILL}, {"decode", BENCH_DECODE},
-                  {"first-token", BENCH_FIRST}, {"mixed", BENCH_MIXED},     {"shared", BENCH_SHARED}};
+                  {"first-token", BENCH_FIRST}, {"mixed", BENCH_MIXED},     {"shared", BENCH_SHARED},
+                  {"embed", BENCH_EMBED}};
 
 #define TESTS          (sizeof test_names / sizeof *test_names)
 #define USUAL_TESTS    (BENCH_LOAD | BENCH_PREFILL | BENCH_DECODE | BENCH_FIRST)
 #define MOST_SEQUENCES 1024
 #define SHARED_USUALLY 8
 
+/* An encoder writes no text: what is not asked for by name becomes what it can do. */
+static bool suit_model(bench *b, err *e) {
+    const unsigned can = BENCH_LOAD | BENCH_EMBED;
+    if (!b->m->shape.headless) {
+        return true;
+    }
+    b->tests = b->usual ? can : b->tests;
+    return !(b->tests & ~can) ||
+           err_set(e, ERR_UNSUPPORTED,
+                   "%s is an encoder and writes no text; of such a model --only takes load and embed.", b->m->name);
+}
+
 static bool measure(bench *b, err *e) {
-    bool ok = bench_load(b, e);
+    bool ok = bench_load(b, e) && suit_model(b, e);
+    for (int i = 0; ok && (b->tests & BENCH_EMBED) && i < b->n_batches; i++) {
+        ok = bench_embed(b, b->batches[i], e);
+    }
     if (ok && (b->tests & BENCH_PREFILL)) {
         ok = bench_prefill(b, e);
     }
@@ -163,8 +181,8 @@ static bool read_tests(bench *b, const char *list) {
             i++;
         }
         if (i == TESTS) {
-            cli_usage(&command_bench, "--only takes load, prefill, decode, first-token, mixed and shared, not \"%s\".",
-                      item);
+            cli_usage(&command_bench,
+                      "--only takes load, prefill, decode, first-token, mixed, shared and embed, not \"%s\".", item);
             return false;
         }
         b->tests |= test_names[i].test;
@@ -211,6 +229,7 @@ static bool understand(const choices *c, bench *b) {
         return false;
     }
     b->tests |= (c->only ? 0 : USUAL_TESTS) | (c->mixed ? BENCH_MIXED : 0) | (c->shared ? BENCH_SHARED : 0);
+    b->usual = !c->only && !c->mixed && !c->shared;
     b->path = c->model;
     b->type = c->shape && !c->type ? "q4_0" : c->type;
     b->prompt = (int)c->prompt;

@@ -1,7 +1,7 @@
 /* bench.h - what the files of `pare bench` share.
  *
  * bench.c reads the command line, bench_machine.c measures the machine beside each test, bench_model.c runs the forward
- * pass alone, bench_serve.c the engine with its scheduler, bench_print.c writes lines for people and for programs.   */
+ * pass alone, bench_serve.c the engine with its scheduler, bench_embed.c the embedder, bench_print.c writes lines.   */
 #ifndef PARE_CLI_BENCH_H
 #define PARE_CLI_BENCH_H
 
@@ -18,7 +18,15 @@
 #define BENCH_MAX_BATCHES  32
 #define BENCH_MAX_READINGS (2 * BENCH_MAX_BATCHES + 16) /* two a test and one before */
 
-enum { BENCH_LOAD = 1, BENCH_PREFILL = 2, BENCH_DECODE = 4, BENCH_FIRST = 8, BENCH_MIXED = 16, BENCH_SHARED = 32 };
+enum {
+    BENCH_LOAD = 1,
+    BENCH_PREFILL = 2,
+    BENCH_DECODE = 4,
+    BENCH_FIRST = 8,
+    BENCH_MIXED = 16,
+    BENCH_SHARED = 32,
+    BENCH_EMBED = 64
+};
 
 typedef struct bench {
     /* asked for */
@@ -28,8 +36,8 @@ typedef struct bench {
     int         threads, runs, steps, context, shared;
     int         prompt; /* 0: 512, or what fits */
     int         batches[BENCH_MAX_BATCHES], n_batches;
-    int         longest; /* 0: the model's context */
-    bool        json;
+    int         longest;     /* 0: the model's context */
+    bool        json, usual; /* usual: no test was asked for by name */
 
     /* at hand */
     pool    *p;
@@ -37,7 +45,7 @@ typedef struct bench {
     double   parameters, step_bytes; /* of all matrices and vectors; of the matrices that one step reads */
     size_t   kv_bytes;               /* the largest cache so far */
     int64_t  peak_bytes;             /* of memory, outside readings of the machine */
-    bool     headed;                 /* the table's head is printed */
+    bool     headed, embed_headed;   /* the tables' heads are printed */
     roofline readings[BENCH_MAX_READINGS];
     int      n_readings;
 } bench;
@@ -69,6 +77,10 @@ bool bench_load(bench *b, err *e); /* opens b->m */
 bool bench_first_token(bench *b, err *e);
 bool bench_mixed(bench *b, err *e);
 
+/* ---- bench_embed.c ---- */
+
+bool bench_embed(bench *b, int texts, err *e); /* so many in a request */
+
 /* ---- bench_print.c ---- */
 
 typedef struct bench_rate { /* prefill, decode and shared */
@@ -91,9 +103,19 @@ typedef struct bench_gaps { /* seconds between the tokens of one stream */
     int    before, during; /* gaps counted */
 } bench_gaps;
 
+typedef struct bench_texts { /* embed */
+    int      texts, length;  /* of a request; tokens of each */
+    double   steps;          /* passes of the model that a request takes */
+    double   multiplied;     /* parameters that each token is multiplied with */
+    double   step_bytes;     /* of the matrices that a pass reads */
+    double   seconds;
+    roofline machine;
+} bench_texts;
+
 void bench_print_machine(const bench *b, const roofline *machine, int readings);
-void bench_print_load(const bench *b, double load_s, double first_s);
+void bench_print_load(const bench *b, double load_s, double first_s); /* first_s < 0: the model writes no text */
 void bench_print_rate(bench *b, const bench_rate *r);
+void bench_print_texts(bench *b, const bench_texts *t);
 void bench_print_wait(bench *b, const bench_wait *w);
 void bench_print_gaps(bench *b, const bench_gaps *g);
 void bench_print_memory(bench *b);

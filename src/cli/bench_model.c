@@ -112,12 +112,12 @@ static bool fits_machine(size_t bytes, err *e) {
 static bool rig_open(rig *r, bench *b, err *e) {
     int        width = r->sequences > STEP_TOKENS ? r->sequences : STEP_TOKENS;
     int        length = (r->length + 2 * KV_TOKENS) / KV_TOKENS * KV_TOKENS;
-    kv_options o = {.type = b->kv, .sequences = r->sequences, .context = r->length};
+    kv_options o = {.type = b->kv, .sequences = r->sequences, .context = r->length, .step_tokens = width};
     int64_t    tokens = (int64_t)length * r->sequences + 2 * KV_TOKENS;
     if (r->one_prefix) { /* the room that sharing needs, and some: without sharing it would not do */
         tokens = 2 * (int64_t)length + (int64_t)(r->length - r->context + 3 * KV_TOKENS) * r->sequences;
     }
-    o.bytes = kv_bytes_of(&b->m->shape, b->kv, tokens);
+    o.bytes = kv_bytes_for(&b->m->shape, &o, tokens);
     r->b = b;
     if (!fits_machine(o.bytes, e)) {
         return false;

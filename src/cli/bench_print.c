@@ -35,16 +35,23 @@ void bench_print_load(const bench *b, double load_s, double first_s) {
     if (b->json) {
         str name = {0};
         str_jsons(&name, m->name);
-        printf("{\"test\":\"load\",\"seconds\":%.6f,\"first_token_seconds\":%.6f,\"name\":%s,\"type\":\"%s\","
-               "\"parameters\":%.0f,\"weight_bytes\":%zu,\"threads\":%d,\"isa\":\"%s\"}\n",
-               load_s, first_s, name.failed ? "null" : name.data, b->type, b->parameters, m->weight_bytes,
-               pool_threads(b->p), b->readings[0].isa);
+        printf("{\"test\":\"load\",\"seconds\":%.6f,", load_s);
+        if (first_s >= 0) {
+            printf("\"first_token_seconds\":%.6f,", first_s);
+        }
+        printf("\"name\":%s,\"type\":\"%s\",\"parameters\":%.0f,\"weight_bytes\":%zu,\"threads\":%d,\"isa\":\"%s\"}\n",
+               name.failed ? "null" : name.data, b->type, b->parameters, m->weight_bytes, pool_threads(b->p),
+               b->readings[0].isa);
         str_free(&name);
     } else {
         printf("%s: %.1f million parameters, %.1f MB of weights, context %d\n", m->name, b->parameters / 1e6,
                (double)m->weight_bytes / 1e6, m->shape.context);
         if (b->tests & BENCH_LOAD) {
-            printf("loaded in %.3f s, first token after %.3f s\n", load_s, first_s);
+            printf("loaded in %.3f s", load_s);
+            if (first_s >= 0) {
+                printf(", first token after %.3f s", first_s);
+            }
+            puts("");
         }
     }
     fflush(stdout);
@@ -76,6 +83,28 @@ void bench_print_rate(bench *b, const bench_rate *r) {
             printf("         %lld blocks of %d tokens held; %lld without sharing\n", (long long)r->blocks_held,
                    KV_TOKENS, (long long)r->blocks_apart);
         }
+    }
+    fflush(stdout);
+}
+
+void bench_print_texts(bench *b, const bench_texts *t) {
+    double texts = t->texts / t->seconds, tokens = texts * t->length;
+    double bandwidth = t->step_bytes * t->steps / t->seconds / t->machine.read_bytes_s;
+    double int8 = 2 * t->multiplied * tokens / t->machine.int8_ops_s;
+    if (b->json) {
+        printf("{\"test\":\"embed\",\"texts\":%d,\"tokens\":%d,\"embeddings_per_s\":%.3f,\"tokens_per_s\":%.3f,"
+               "\"of_bandwidth\":%.4f,\"of_int8\":%.4f,\"ms\":%.3f,\"steps\":%.1f,\"threads\":%d,\"type\":\"%s\","
+               "\"read_gb_s\":%.2f,\"int8_tops\":%.3f}\n",
+               t->texts, t->length, texts, tokens, bandwidth, int8, t->seconds * 1e3, t->steps, pool_threads(b->p),
+               b->type, t->machine.read_bytes_s / 1e9, t->machine.int8_ops_s / 1e12);
+    } else {
+        if (!b->embed_headed) {
+            printf("\n%-8s %8s %8s %13s %11s %10s %13s %8s\n", "test", "texts", "tokens", "embeddings/s", "tokens/s",
+                   "ms", "of bandwidth", "of int8");
+            b->embed_headed = true;
+        }
+        printf("%-8s %8d %8d %13.1f %11.1f %10.2f %11.0f %% %6.0f %%\n", "embed", t->texts, t->length, texts, tokens,
+               t->seconds * 1e3, 100 * bandwidth, 100 * int8);
     }
     fflush(stdout);
 }
@@ -120,6 +149,8 @@ void bench_print_memory(bench *b) {
         printf("{\"test\":\"memory\",\"peak_rss_bytes\":%lld,\"weight_bytes\":%zu,\"kv_bytes\":%zu,"
                "\"kv_token_bytes\":%zu,\"kv\":\"%s\"}\n",
                (long long)peak, b->m->weight_bytes, b->kv_bytes, token, kv_type_name(b->kv));
+    } else if (b->kv_bytes == 0) { /* an encoder has no cache */
+        printf("\npeak memory %.1f MB: %.1f MB of weights\n", (double)peak / 1e6, (double)b->m->weight_bytes / 1e6);
     } else {
         printf("\npeak memory %.1f MB: %.1f MB of weights; the largest cache has %.1f MB, %.1f KB a token (%s)\n",
                (double)peak / 1e6, (double)b->m->weight_bytes / 1e6, (double)b->kv_bytes / 1e6, (double)token / 1e3,

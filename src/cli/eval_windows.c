@@ -190,7 +190,7 @@ static bool run_window(eval *v, const window *w, eval_take take, void *arg, err 
     kv_cache *kv[2] = {0};
     bool      ok = true;
     for (int s = 0; ok && s < v->n_sides; s++) {
-        kv_options o = {.type = v->o->kv, .sequences = 1, .context = w->n};
+        kv_options o = {.type = v->o->kv, .sequences = 1, .context = w->n, .step_tokens = CHUNK};
         kv[s] = kv_open(&v->sides[s].m->shape, &o, e);
         ok = kv[s] != NULL;
         if (ok) {

@@ -116,7 +116,7 @@ static bool run_list(job *j, const cJSON *list, int number, err *e) {
     if (!ids) {
         return err_set(e, ERR_MEMORY, "Out of memory for %d tokens.", n);
     }
-    kv_options o = {.type = j->type, .sequences = 1, .context = n};
+    kv_options o = {.type = j->type, .sequences = 1, .context = n, .step_tokens = j->room};
     kv_cache  *kv = read_ids(j, list, number, ids, e) ? kv_open(&j->m->shape, &o, e) : NULL;
     bool       ok = kv != NULL;
     if (ok) {

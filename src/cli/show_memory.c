@@ -11,9 +11,11 @@ enum {
 };
 
 bool show_memory(const shown_model *m, kv_type type, int64_t context, show_need *need) {
-    footprint f;
-    int       rows = context < STEP_TOKENS ? (int)context : STEP_TOKENS;
-    bool      ok = footprint_of(m->g, &m->shape, m->vocabulary, type, context, rows, 1, &f);
+    footprint  f = {0};
+    kv_options cache = {.type = type, .sequences = 1, .context = (int)context};
+    int        rows = context < STEP_TOKENS ? (int)context : STEP_TOKENS;
+    cache.step_tokens = m->shape.headless ? 0 : STEP_TOKENS;
+    bool ok = context <= INT32_MAX && footprint_of(m->g, &m->shape, m->vocabulary, &cache, rows, 1, &f);
     *need = (show_need){.weights = f.weights, .kv = f.kv, .working = f.working + PROGRAM_BYTES};
     if (m->bundled)
         need->working += gguf_bytes(m->g);

@@ -7,21 +7,32 @@
 
 static int run(int argc, char **argv);
 
-const command command_synth = {.name = "synth",
-                               .summary = "a model file with random weights, for benchmarks",
-                               .run = run,
-                               .help = "Usage: pare synth --shape NAME --type TYPE -o FILE [--seed N]\n\n"
-                                       "  --shape NAME  llama-1b and others; `--shape list` names them\n"
-                                       "  --type TYPE   f32, f16, bf16, q8_0, q4_0, q4_k or q6_k for all matrices, or\n"
-                                       "                q4_k_m: q4_k, the most sensitive matrices in q6_k\n"
-                                       "  -o, --out F   the file to write; it appears when it is whole\n"
-                                       "  --seed N      the same seed gives the same bytes (default 1)\n\n"
-                                       "Example:\n"
-                                       "  pare synth --shape llama-1b --type q4_0 -o llama-1b-q4_0.gguf\n"};
+const command command_synth = {
+    .name = "synth",
+    .summary = "a model file with random weights, for benchmarks",
+    .run = run,
+    .help = "Usage: pare synth --shape NAME --type TYPE -o FILE [--seed N]\n\n"
+            "  --shape NAME  llama-1b and others; `--shape list` names them\n"
+            "  --type TYPE   of all matrices: f16, q8_0, q4_0 and others; q4_k_m and q5_k_m have\n"
+            "                the most sensitive matrices in q6_k; `--type list` names them all\n"
+            "  -o, --out F   the file to write; it appears when it is whole\n"
+            "  --seed N      the same seed gives the same bytes (default 1)\n\n"
+            "Example:\n"
+            "  pare synth --shape llama-1b --type q4_0 -o llama-1b-q4_0.gguf\n"};
 
 static void progress(void *arg, int64_t done, int64_t total) {
     (void)arg;
     cli_progress("writing", total > 0 ? (double)done / (double)total : 0);
+}
+
+static int list(bool shapes) {
+    for (int i = 0; shapes && synth_shape_name(i); i++) {
+        printf("%-12s %s\n", synth_shape_name(i), synth_shape_about(i));
+    }
+    for (int i = 0; !shapes && synth_type_name(i); i++) {
+        printf("%s\n", synth_type_name(i));
+    }
+    return EXIT_DONE;
 }
 
 static int run(int argc, char **argv) {
@@ -40,12 +51,9 @@ static int run(int argc, char **argv) {
     if (helped) {
         return EXIT_DONE;
     }
-    bool list = shape && strcmp(shape, "list") == 0;
-    if (list) {
-        for (int i = 0; synth_shape_name(i); i++) {
-            printf("%-12s %s\n", synth_shape_name(i), synth_shape_about(i));
-        }
-        return EXIT_DONE;
+    bool shapes = shape && strcmp(shape, "list") == 0;
+    if (shapes || (type && strcmp(type, "list") == 0)) {
+        return list(shapes);
     }
     if (!shape || !type || !out) {
         return cli_usage(&command_synth, "--shape, --type and -o are needed.");

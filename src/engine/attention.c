@@ -325,7 +325,7 @@ static void do_item(attention *a, const attend_item *item, int thread) {
                         .blocks = view.blocks,
                         .block_bytes = view.block_bytes,
                         .values_at = view.values_at,
-                        .table = kv_table(a->kv, a->sequence[item->first]),
+                        .table = kv_layer_table(a->kv, a->layer, a->sequence[item->first]),
                         .from = item->from,
                         .to = item->to,
                         .rows = rows,

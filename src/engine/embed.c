@@ -5,12 +5,12 @@
 #include "engine/embed.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "engine/forward.h"
 #include "engine/kv.h"
 #include "engine/pooling.h"
@@ -45,6 +45,7 @@ struct embedder {
     pool        *p;
     pooling      how;
     int          context, step_tokens, queue, width;
+    int64_t      kv_tokens;
     kv_type      type;
     pthread_t    thread;
     bool         started;
@@ -179,10 +180,11 @@ static float *vector_of(const embedder *m, const step_text *t) {
 /* Tokens [from, to) of a text as a batch. What looks both ways needs all rows; elsewhere only those that are pooled. */
 static int put_tokens(const embedder *m, forward_token *batch, const embed_text *t, int sequence, int from, int to) {
     int  rows = 0;
-    bool all = !m->m->shape.causal;
+    bool all = !m->m->shape.causal, typed = t->second > 0 && m->m->token_types.rows > 1;
     for (int i = from; i < to; i++) {
         bool wanted = all || pooling_wants(m->how, i, t->n);
-        *batch++ = (forward_token){.id = t->ids[i], .sequence = sequence, .position = i, .logits = wanted};
+        *batch++ = (forward_token){
+            .id = t->ids[i], .sequence = sequence, .position = i, .logits = wanted, .type = typed && i >= t->second};
         rows += wanted;
     }
     return rows;
@@ -349,12 +351,26 @@ static void *run(void *arg) {
 
 /* ---- opening and closing ---- */
 
+embed_size embed_size_of(const model_shape *s, const embed_options *o) {
+    embed_size is = {.context = o->context > 0 && o->context < s->context ? o->context : s->context};
+    int        step = o->step_tokens > 0 ? o->step_tokens : DEFAULT_STEP_TOKENS;
+    is.step_tokens = is.context * (int64_t)STEP_TEXTS < step ? is.context * STEP_TEXTS : step;
+    is.rows = is.step_tokens;
+    is.kv_tokens = (int64_t)is.step_tokens + (int64_t)STEP_TEXTS * KV_TOKENS; /* a last block of each is not full */
+    if (is.context > is.step_tokens) {
+        is.long_kv_tokens = is.context;
+        is.long_rows = s->causal ? 0 : is.context;
+    }
+    return is;
+}
+
 static bool read_options(embedder *m, const embed_options *o, err *e) {
     const model_shape *s = &m->m->shape;
+    const embed_size   is = embed_size_of(s, o);
     m->how = s->pooling == POOLING_RANK || o->pooling == POOLING_NONE ? s->pooling : o->pooling;
-    m->context = o->context > 0 && o->context < s->context ? o->context : s->context;
-    m->step_tokens = o->step_tokens > 0 ? o->step_tokens : DEFAULT_STEP_TOKENS;
-    m->step_tokens = m->context * (int64_t)STEP_TEXTS < m->step_tokens ? m->context * STEP_TEXTS : m->step_tokens;
+    m->context = is.context;
+    m->step_tokens = is.step_tokens;
+    m->kv_tokens = is.kv_tokens;
     m->queue = o->queue > 0 ? o->queue : DEFAULT_QUEUE;
     m->type = o->kv;
     m->width = m->how == POOLING_RANK ? 1 : s->dim;
@@ -367,8 +383,7 @@ static bool read_options(embedder *m, const embed_options *o, err *e) {
 static bool take_memory(embedder *m, err *e) {
     int        longest = m->context < m->step_tokens ? m->context : m->step_tokens;
     kv_options o = {.type = m->type, .sequences = STEP_TEXTS, .context = longest};
-    /* a last block of each that is not full */
-    o.bytes = kv_bytes_of(&m->m->shape, m->type, (int64_t)m->step_tokens + (int64_t)STEP_TEXTS * KV_TOKENS);
+    o.bytes = kv_bytes_of(&m->m->shape, m->type, m->kv_tokens);
     m->batch = calloc((size_t)m->step_tokens, sizeof(*m->batch));
     m->texts = calloc(STEP_TEXTS, sizeof(*m->texts));
     if (!m->batch || !m->texts) {
@@ -385,13 +400,8 @@ static bool take_memory(embedder *m, err *e) {
 }
 
 static bool start_thread(embedder *m, err *e) {
-    sigset_t all, before; /* signals belong to the threads that expect them */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&m->thread, NULL, run, m);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    m->started = rc == 0;
-    return m->started || err_set(e, ERR_IO, "cannot start the thread of an embedder: %s", strerror(rc));
+    m->started = thread_start(&m->thread, run, m, "the thread of an embedder", e);
+    return m->started;
 }
 
 embedder *embed_open(const model *model, pool *p, const embed_options *o, err *e) {

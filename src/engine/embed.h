@@ -26,6 +26,15 @@ typedef struct embed_options {
     kv_type kv;          /* of keys and values during a step; nothing is kept */
 } embed_options;
 
+/* What it takes besides the weights, in tokens: of keys and values (of the type o->kv), and rows of a pass. The `long` ones
+ * come on top while a text that is longer than a step is computed, one at a time; here for one that fills the context. */
+typedef struct embed_size {
+    int     context, step_tokens;
+    int64_t kv_tokens, rows;
+    int64_t long_kv_tokens, long_rows; /* 0: no text is longer than a step, or its passes are the usual ones */
+} embed_size;
+embed_size embed_size_of(const model_shape *s, const embed_options *o);
+
 /* The model and the pool outlive the embedder. */
 embedder *embed_open(const model *m, pool *p, const embed_options *o, err *e);
 void      embed_stop(embedder *m);  /* what is open ends as cancelled, further texts are refused */
@@ -36,6 +45,7 @@ int       embed_width(const embedder *m); /* values of a vector; 1 of a model th
 typedef struct embed_text {
     const int32_t *ids;
     int            n;
+    int second; /* from this token on a second text, of the type 1 where the model has types; 0: there is none */
 } embed_text;
 
 typedef struct embed_result {

@@ -2,11 +2,11 @@
 #include "engine/engine.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "engine/schedule.h"
 #include "engine/slide.h"
 
@@ -70,8 +70,7 @@ static bool take_memory(engine *g, const engine_options *o, err *e) {
     g->free_slots = calloc(n, sizeof(*g->free_slots));
     g->rows = calloc(n, sizeof(*g->rows));
     g->batch = calloc((size_t)g->step_tokens, sizeof(*g->batch));
-    g->masks = g->m->tokens ? calloc(n * mask_words(g->m->shape.vocab), sizeof(*g->masks)) : NULL;
-    if ((g->m->tokens && !g->masks) || !g->samplers || !g->jobs || !g->free_slots || !g->rows || !g->batch) {
+    if (!g->samplers || !g->jobs || !g->free_slots || !g->rows || !g->batch) {
         return err_set(e, ERR_MEMORY, "out of memory for an engine of %d sequences", g->sequences);
     }
     for (int i = 0; i < g->sequences; i++) {
@@ -91,6 +90,7 @@ static bool take_memory(engine *g, const engine_options *o, err *e) {
                     &(kv_options){.type = o->kv,
                                   .sequences = g->sequences,
                                   .context = g->context,
+                                  .step_tokens = g->step_tokens,
                                   .bytes = o->kv_bytes,
                                   .disk = o->kv_disk,
                                   .disk_bytes = o->kv_disk_bytes,
@@ -101,13 +101,8 @@ static bool take_memory(engine *g, const engine_options *o, err *e) {
 }
 
 static bool start_thread(engine *g, err *e) {
-    sigset_t all, before; /* signals belong to the threads that expect them */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&g->thread, NULL, schedule_thread, g);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    g->started = rc == 0;
-    return g->started || err_set(e, ERR_IO, "cannot start the thread of an engine: %s", strerror(rc));
+    g->started = thread_start(&g->thread, schedule_thread, g, "the thread of an engine", e);
+    return g->started;
 }
 
 engine *engine_open(const model *m, pool *p, const engine_options *o, err *e) {
@@ -152,8 +147,8 @@ void engine_close(engine *g) {
     kv_close(g->kv);
     fair_free(g->line);
     pace_free(g->pace);
+    mask_ahead_stop(g->ahead);
     vocab_tree_free(g->tree);
-    free(g->masks);
     free(g->samplers);
     free(g->jobs);
     free(g->free_slots);
@@ -235,20 +230,23 @@ static engine_job *make_job(engine *g, const engine_request *r) {
     return j;
 }
 
-static vocab_tree *tree_of(engine *g, err *e) {
+/* What the first grammar needs, once: the tokens as a tree, and the thread that works out masks. */
+static bool prepare_grammars(engine *g, err *e) {
     pthread_mutex_lock(&g->tree_lock);
-    if (!g->tree) {
-        g->tree = vocab_tree_new(g->m->tokens, g->m->shape.vocab, e);
-    }
-    vocab_tree *tree = g->tree;
+    g->tree = g->tree ? g->tree : vocab_tree_new(g->m->tokens, g->m->shape.vocab, e);
+    g->ahead = g->ahead || !g->tree ? g->ahead : mask_ahead_start(e);
+    bool ok = g->tree && g->ahead;
     pthread_mutex_unlock(&g->tree_lock);
-    return tree;
+    return ok;
 }
 
 static bool begin_grammar(engine *g, engine_job *j, const engine_request *r, err *e) {
-    vocab_tree *tree = r->grammar ? tree_of(g, e) : NULL;
-    j->match = tree ? matcher_new(r->grammar, tree, r->trigger, e) : NULL;
-    return !r->grammar || j->match;
+    if (!r->grammar) {
+        return true;
+    }
+    matcher *m = prepare_grammars(g, e) ? matcher_new(r->grammar, g->tree, r->trigger, e) : NULL;
+    j->mask = m ? mask_next_new(g->ahead, m, g->m->shape.vocab, e) : NULL;
+    return j->mask != NULL;
 }
 
 static int clamp_priority(int priority) {

@@ -51,10 +51,10 @@ static size_t row_bytes(const model_shape *s) {
     return bytes;
 }
 
-bool footprint_of(const gguf *g, const model_shape *s, size_t vocabulary, kv_type kv, int64_t tokens, int step_tokens,
+bool footprint_of(const gguf *g, const model_shape *s, size_t vocabulary, const kv_options *cache, int step_tokens,
                   int sequences, footprint *out) {
     size_t logits = s->headless ? 0 : (size_t)s->vocab * sizeof(float);
-    *out = (footprint){.weights = weight_bytes(g), .kv = kv_bytes_of(s, kv, tokens)};
+    *out = (footprint){.weights = weight_bytes(g), .kv = kv_bytes_taken(s, cache)};
     out->working = (size_t)step_tokens * row_bytes(s) +
                    (size_t)sequences * (logits + (size_t)s->vocab * SAMPLER_BYTES) + vocabulary * TOKENIZER_BYTES;
     return out->kv > 0;
@@ -68,7 +68,8 @@ static size_t vocabulary_of(const gguf *g) {
 
 /* An embedder's steps and their keys and values (embed.h), beside the weights. */
 static bool embedder_of(const gguf *g, const model_shape *s, footprint *out) {
-    return footprint_of(g, s, vocabulary_of(g), KV_F32, EMBED_TOKENS + EMBED_TEXTS * KV_TOKENS, EMBED_TOKENS, 0, out);
+    kv_options cache = {.type = KV_F32, .sequences = 1, .context = EMBED_TOKENS + EMBED_TEXTS * KV_TOKENS};
+    return footprint_of(g, s, vocabulary_of(g), &cache, EMBED_TOKENS, 0, out);
 }
 
 bool footprint_of_engine(const gguf *g, const engine_options *o, footprint *out, err *e) {
@@ -85,9 +86,13 @@ bool footprint_of_engine(const gguf *g, const engine_options *o, footprint *out,
     }
     if (!engine_size_of(&s, gguf_name(g), o, &size, e))
         return false;
-    kv_options cache = {.type = o->kv, .sequences = size.sequences, .context = size.context, .bytes = o->kv_bytes};
-    if (!footprint_of(g, &s, vocabulary_of(g), o->kv, size.context, size.step_tokens, size.sequences, out) ||
-        !(out->kv = kv_bytes_taken(&s, &cache)))
+    kv_options cache = {.type = o->kv,
+                        .sequences = size.sequences,
+                        .context = size.context,
+                        .step_tokens = size.step_tokens,
+                        .bytes = o->kv_bytes,
+                        .disk = o->kv_disk};
+    if (!footprint_of(g, &s, vocabulary_of(g), &cache, size.step_tokens, size.sequences, out))
         return err_set(e, ERR_INVALID, "%s: no room for keys and values of heads of %d as %s", gguf_name(g), s.head_dim,
                        kv_type_name(o->kv));
     out->kv += embedder.kv;

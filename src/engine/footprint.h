@@ -13,9 +13,9 @@ typedef struct footprint { /* bytes */
     int    context; /* tokens a sequence of the engine can hold; 0: an encoder has no engine */
 } footprint;
 
-/* `tokens`: positions in the cache, all sequences together; `vocabulary`: tokens of the tokenizer, 0 without one. False
- * when this type of keys and values does not fit the model's heads. */
-bool footprint_of(const gguf *g, const model_shape *s, size_t vocabulary, kv_type kv, int64_t tokens, int step_tokens,
+/* `vocabulary`: tokens of the tokenizer, 0 without one; `sequences`: that are sampled. False when there can be no such
+ * cache of keys and values. */
+bool footprint_of(const gguf *g, const model_shape *s, size_t vocabulary, const kv_options *cache, int step_tokens,
                   int sequences, footprint *out);
 
 /* Of an engine with these options (and their defaults, engine.h), its cache full. */

@@ -112,7 +112,7 @@ static void begin_rows(void *arg, int begin, int end, int thread) {
         matrix_row(&m->embedding, t->id, x);
         scale_row(x, s->embedding_scale, s->dim);
         add_row(f, &m->positions, t->position, x, normed);
-        add_row(f, &m->token_types, 0, x, normed);
+        add_row(f, &m->token_types, t->type, x, normed);
         if (m->embedding_norm.weight)
             norm(f, &m->embedding_norm, x, x, s->dim);
         if (block_input(f) == f->normed)

@@ -20,6 +20,7 @@ typedef struct forward_token {
     int     sequence; /* of the kv cache, which has room for its position */
     int     position; /* 0-based in its sequence; tokens of one sequence lie together and in order */
     bool    logits;   /* wanted for this token */
+    int     type;     /* row of the model's token types (an encoder's segments); 0 where it has none */
 } forward_token;
 
 forward *forward_new(const model *m, pool *p, int max_tokens, int max_logits, err *e);

@@ -2,21 +2,23 @@
  *
  * Each rule becomes a nondeterministic automaton (Thompson, CACM 11(6), 1968) and then a deterministic one by the subset
  * construction, in which a call of another rule is a symbol like a byte. Small rules without loops are written out where
- * they are called. A long repetition becomes calls of blocks of about its square root, so that {0,1000000} takes
- * thousands of nodes and not millions. Everything is counted; what goes beyond a limit is refused.                   */
+ * they are called, and so are repetitions, for which masks are shared best (mask_table.c). A long repetition becomes
+ * calls of blocks of at least its square root, so that {0,1000000} takes thousands of nodes and not millions. Everything is counted; what goes beyond a limit is refused.                   */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/map.h"
 #include "engine/grammar_parts.h"
 
-#define SMALL_RULE  64                       /* parts of a rule that is written out where it is called */
-#define INLINE_NEST 40                       /* of such rules in each other */
-#define PLAIN_COUNT 4096                     /* nodes of a repetition that is written out */
-#define MOST_NFA    (2 * GRAMMAR_MOST_NODES) /* nodes of one rule */
-#define MOST_INTS   (8 << 20)                /* in the subsets of one rule */
-#define MOST_WORK   100000000                /* edges looked at, for all rules */
-#define CALL        (-1)                     /* in nfa_edge.lo; EMPTY likewise */
+#define SMALL_RULE  64                           /* parts of a rule that is written out where it is called */
+#define INLINE_NEST 40                           /* of such rules in each other */
+#define PLAIN_LEAST 4096                         /* nodes of a repetition that is written out */
+#define PLAIN_ALL   (GRAMMAR_MOST_NODES / 4 * 3) /* those of all that are larger, */
+#define PLAIN_PART  3                            /* of which one may take this part of what is left */
+#define MOST_NFA    (2 * GRAMMAR_MOST_NODES)     /* nodes of one rule */
+#define MOST_INTS   (8 << 20)                    /* in the subsets of one rule */
+#define MOST_WORK   100000000                    /* edges looked at, for all rules */
+#define CALL        (-1)                         /* in nfa_edge.lo; EMPTY likewise */
 #define EMPTY       (-2)
 
 typedef struct nfa_edge {
@@ -39,9 +41,12 @@ typedef struct work {
     int       n_nfa, cap_nfa;
     nfa_edge *edge;
     int       n_edges, cap_edges;
-    int       end;  /* the NFA's final node */
-    map      *ids;  /* subset -> DFA node */
-    int32_t  *pool; /* subsets, one after the other */
+    int       rule;  /* that is being compiled */
+    int       spare; /* of PLAIN_ALL */
+    int       taken; /* of it, by this rule, as far as its nodes were estimated */
+    int       end;   /* the NFA's final node */
+    map      *ids;   /* subset -> DFA node */
+    int32_t  *pool;  /* subsets, one after the other */
     size_t    n_pool, cap_pool;
     size_t   *from; /* by DFA node of this rule: where its subset begins; one more at the end */
     int       n_from, cap_from, base;
@@ -192,23 +197,25 @@ static void build_plain(work *w, const expr *x, int min, int max, int from, int 
     nfa_connect(w, at, to, EMPTY, 0, 0);
 }
 
-static int add_block(work *w, const expr *x, int min, int max) {
+/* What it may take is taken off now: it is compiled when others have had their parts. */
+static int add_block(work *w, const expr *x, int min, int max, int nodes) {
     int rule = rules_add(w->r, "(a long repetition)");
     if (rule >= 0) {
         w->r->rule[rule].body = expr_repeat(w->r, x, min, max);
-        w->r->rule[rule].block = true;
+        w->r->rule[rule].block = nodes;
     }
     return rule;
 }
 
 /* Whole blocks, and a last one that is not whole: x{0,n} is B{0,q} x{0,s-1} or, at the very end, B{q} x{0,n%s}. */
-static void build_blocks(work *w, const expr *x, int min, int max, int from, int to) {
-    int size = 2;
+static void build_blocks(work *w, const expr *x, int min, int max, int most, int from, int to) {
+    int size = most / nodes_of(w, x, most);
+    size = size > 2 ? size : 2;
     while ((int64_t)size * size < (max > min ? max : min)) {
         size++;
     }
-    int whole = add_block(w, x, size, size);
-    int some = max > min ? add_block(w, x, 0, size - 1) : 0;
+    int whole = add_block(w, x, size, size, most);
+    int some = max > min ? add_block(w, x, 0, size - 1, most) : 0;
     int at = from;
     for (int i = 0; i < min / size && !w->r->failed; i++) {
         int next = nfa_node(w);
@@ -232,13 +239,28 @@ static void build_blocks(work *w, const expr *x, int min, int max, int from, int
     build_plain(w, x, 0, left, at, to);
 }
 
+/* Nodes that a repetition may take in this rule, when it is written out. */
+static int plain_limit(const work *w, int rule) {
+    int part = w->spare / PLAIN_PART;
+    return w->r->rule[rule].block ? w->r->rule[rule].block : part > PLAIN_LEAST ? part : PLAIN_LEAST;
+}
+
 static void build_repeat(work *w, const expr *x, int from, int to) {
     const expr *of = x->items[0];
     int64_t     count = x->max > x->min ? x->max : x->min;
-    if (count <= 2 || (int64_t)nodes_of(w, of, PLAIN_COUNT) * count <= PLAIN_COUNT) {
+    int         most = plain_limit(w, w->rule);
+    int64_t     nodes = nodes_of(w, of, GRAMMAR_MOST_NODES) * count;
+    bool        plain = count <= 2 || nodes <= most;
+    if (plain) {
         build_plain(w, of, x->min, x->max, from, to);
     } else {
-        build_blocks(w, of, x->min, x->max, from, to);
+        most = most > 2 * PLAIN_LEAST ? most / 2 : PLAIN_LEAST;
+        build_blocks(w, of, x->min, x->max, most, from, to);
+    }
+    if (!w->r->rule[w->rule].block && most > PLAIN_LEAST && (nodes > PLAIN_LEAST || !plain)) {
+        int taken = plain ? (int)nodes : 2 * most;
+        w->spare -= taken;
+        w->taken += plain ? taken : 0;
     }
 }
 
@@ -497,6 +519,8 @@ static bool reserve_sets(work *w) {
 
 static void compile_rule(work *w, int rule) {
     grammar *g = w->g;
+    w->rule = rule;
+    w->taken = w->r->rule[rule].block > PLAIN_LEAST ? w->r->rule[rule].block : 0;
     w->n_nfa = w->n_edges = 0;
     int begin = nfa_node(w);
     w->end = nfa_node(w);
@@ -518,6 +542,8 @@ static void compile_rule(work *w, int rule) {
     for (int i = 0; i < w->n_from && !w->r->failed; i++) {
         expand(w, i);
     }
+    int took = g->n_nodes - w->base;
+    w->spare += took < w->taken ? w->taken - took : 0;
     g->start[rule] = (grammar_start){.node = first};
     g->n_rules = rule + 1;
 }
@@ -551,7 +577,7 @@ static void work_free(work *w) {
 }
 
 static bool compile_all(rules *r, grammar *g) {
-    work w = {.r = r, .g = g};
+    work w = {.r = r, .g = g, .spare = PLAIN_ALL};
     for (int i = 0; i < r->n && !r->failed; i++) { /* blocks of long repetitions join while this runs */
         if (!r->rule[i].body) {
             rules_fail(r, ERR_INTERNAL, "a rule of the grammar is missing");

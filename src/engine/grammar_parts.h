@@ -36,7 +36,7 @@ typedef struct grammar_rule {
     const char *name;  /* for sentences */
     const expr *body;  /* NULL until it is defined */
     bool        apart; /* never written out where it is called, so that its states are the same everywhere */
-    bool        block; /* part of a long repetition */
+    int         block; /* part of a long repetition: nodes that it may take; 0: it is not */
 } grammar_rule;
 
 typedef struct code_range { /* code points, both included */

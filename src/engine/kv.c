@@ -2,7 +2,10 @@
  *
  * Invariant of a sequence with reuse: the blocks of its first committed / KV_TOKENS table entries are nodes of the index,
  * each the child of the one before; all later ones are its own. So two sequences of a scope have the same tokens up to
- * the end of entry i exactly when they have the same number there.                                                   */
+ * the end of entry i exactly when they have the same number there.
+ *
+ * With panes (kv_panes.h) a node may lack what the layers with windows have of it: what is found ends where the panes of
+ * a whole window are there. What is computed again then gives its panes to the nodes that lack them.                  */
 #include "engine/kv.h"
 
 #include <stdatomic.h>
@@ -12,7 +15,9 @@
 
 #include "engine/kv_blocks.h"
 #include "engine/kv_index.h"
+#include "engine/kv_panes.h"
 #include "engine/kv_spill.h"
+#include "engine/kv_window.h"
 
 #define DEFAULT_DISK_BYTES ((size_t)4 << 30)
 #define MAX_FINGERPRINT    1024
@@ -28,7 +33,9 @@ typedef struct sequence {
     int            blocks;    /* held: entries of the table */
     int            committed; /* tokens whose keys and values are there */
     int            load_from; /* while loading: entries from here on are being read */
+    kv_window      window;    /* with panes */
     bool           begun, reuse, loading, read_failed;
+    bool           cut_short; /* more of its beginning is stored, without the panes to go on from there */
 } sequence;
 
 struct kv_cache {
@@ -36,8 +43,12 @@ struct kv_cache {
     int       context;
     sequence *sequences;
     int       n_sequences;
-    int32_t  *tables; /* blocks.per_sequence entries a sequence */
+    int32_t  *tables;  /* blocks.per_sequence entries a sequence */
+    int32_t  *windows; /* the same of panes */
+    int32_t  *chain;   /* nodes that were just found, by entry */
+    int       window;
     kv_index *index;
+    kv_panes *panes; /* NULL: all layers keep all positions */
     kv_spill *spill; /* NULL: no disk */
 
     _Atomic int64_t copied, lookup_tokens, hit_tokens, disk_hit_tokens;
@@ -53,11 +64,27 @@ static int64_t read_count(const _Atomic int64_t *counter) {
 
 /* ---- opening and closing ---- */
 
+static bool take_windows(kv_cache *kv, size_t entries, err *e) {
+    size_t all = entries * (size_t)kv->n_sequences;
+    kv->windows = malloc(all * sizeof(*kv->windows));
+    if (!kv->windows) {
+        return err_set(e, ERR_MEMORY, "no memory for the windows of %d sequences of %d tokens; lower one of them",
+                       kv->n_sequences, kv->context);
+    }
+    memset(kv->windows, 0xFF, all * sizeof(*kv->windows)); /* KV_NONE */
+    for (int i = 0; i < kv->n_sequences; i++) {
+        kv->sequences[i].window.table = kv->windows + (size_t)i * entries;
+    }
+    kv->panes = kv_panes_new(kv->blocks.panes, kv->blocks.count, e);
+    return kv->panes != NULL;
+}
+
 static bool take_memory(kv_cache *kv, err *e) {
     size_t entries = (size_t)kv->blocks.per_sequence; /* times sequences fits: kv_blocks_open checks */
     kv->sequences = calloc((size_t)kv->n_sequences, sizeof(*kv->sequences));
     kv->tables = calloc(entries * (size_t)kv->n_sequences, sizeof(*kv->tables));
-    if (!kv->sequences || !kv->tables) {
+    kv->chain = calloc(entries, sizeof(*kv->chain));
+    if (!kv->sequences || !kv->tables || !kv->chain) {
         return err_set(e, ERR_MEMORY, "no memory for the tables of %d sequences of %d tokens; lower one of them",
                        kv->n_sequences, kv->context);
     }
@@ -65,7 +92,7 @@ static bool take_memory(kv_cache *kv, err *e) {
         kv->sequences[i].table = kv->tables + (size_t)i * entries;
     }
     kv->index = kv_index_new(kv->blocks.count, e);
-    return kv->index != NULL;
+    return kv->index && (!kv->blocks.panes || take_windows(kv, entries, e));
 }
 
 /* What changes the meaning of a block's bytes: the model and how the cache lays them out. */
@@ -102,6 +129,7 @@ kv_cache *kv_open(const model_shape *shape, const kv_options *o, err *e) {
     }
     kv->context = o->context;
     kv->n_sequences = o->sequences;
+    kv->window = shape->window;
     if (!kv_blocks_open(&kv->blocks, shape, o, e) || !take_memory(kv, e) || (o->disk && !open_disk(kv, shape, o, e))) {
         kv_close(kv);
         return NULL;
@@ -115,7 +143,10 @@ void kv_close(kv_cache *kv) {
     }
     kv_spill_close(kv->spill);
     kv_index_free(kv->index);
+    kv_panes_free(kv->panes);
     kv_blocks_close(&kv->blocks);
+    free(kv->chain);
+    free(kv->windows);
     free(kv->tables);
     free(kv->sequences);
     free(kv);
@@ -136,24 +167,64 @@ static int limit_of(const sequence *s) {
     return s->n > 0 ? s->n - 1 : 0;
 }
 
-static int find_entry(const kv_cache *kv, const sequence *s, int entry) {
-    return kv_index_find(kv->index, &s->scope, parent_of(s, entry), s->tokens + (size_t)entry * KV_TOKENS);
+/* A block that the caller holds; what it had in a window is gone. */
+static int take_free(kv_cache *kv) {
+    int b = kv_index_take(kv->index);
+    if (b != KV_NONE && kv->panes) {
+        kv_panes_forget(kv->panes, b);
+    }
+    return b;
 }
 
-static void match_memory(kv_cache *kv, sequence *s) {
-    int limit = limit_of(s) / KV_TOKENS;
-    while (s->blocks < limit) {
-        int b = find_entry(kv, s, s->blocks);
-        if (b == KV_NONE) {
+static int find_node(const kv_cache *kv, const sequence *s, int parent, int entry) {
+    return kv_index_find(kv->index, &s->scope, parent, s->tokens + (size_t)entry * KV_TOKENS);
+}
+
+/* kv->chain from `entry` on: the nodes that continue the sequence's first `entry` blocks. Returns the entry after the
+ * last. */
+static int find_chain(kv_cache *kv, const sequence *s, int entry) {
+    int limit = limit_of(s) / KV_TOKENS, parent = parent_of(s, entry);
+    for (; entry < limit; entry++) {
+        parent = find_node(kv, s, parent, entry);
+        if (parent == KV_NONE) {
             break;
         }
-        kv_index_hold(kv->index, b);
-        s->table[s->blocks++] = b;
+        kv->chain[entry] = parent;
     }
-    s->committed = s->blocks * KV_TOKENS;
+    return entry;
+}
+
+/* The sequence takes the nodes that continue its first `entry` blocks, instead of blocks of its own that are not written
+ * yet, as far as it can go on from there. */
+static void take_chain(kv_cache *kv, sequence *s, int entry) {
+    int end = find_chain(kv, s, entry), found = end;
+    if (kv->panes) {
+        end = kv_window_usable(kv->panes, kv->window, kv->chain, s->window.low, entry, end);
+        s->cut_short = end < found;
+        s->window.wanted[1] = s->cut_short || entry == 0 ? found : s->window.wanted[1];
+    }
+    if (kv->panes && end > entry) {
+        kv_window_cut(&s->window, kv->panes, entry, entry);
+    }
+    for (int i = entry; i < end; i++) {
+        kv_index_hold(kv->index, kv->chain[i]);
+        if (i < s->blocks) {
+            kv_index_drop(kv->index, s->table[i]);
+        } else {
+            s->blocks++;
+        }
+        s->table[i] = kv->chain[i];
+    }
+    if (kv->panes && end > entry) {
+        kv_window_enter(&s->window, kv->panes, kv->window, s->table, end);
+    }
+    s->committed = end * KV_TOKENS;
 }
 
 static void give_back_from(kv_cache *kv, sequence *s, int entry) { /* the last first: parents outlive their children */
+    if (kv->panes) {
+        kv_window_cut(&s->window, kv->panes, entry, s->committed / KV_TOKENS);
+    }
     while (s->blocks > entry) {
         int b = s->table[--s->blocks];
         s->table[s->blocks] = 0;
@@ -168,6 +239,9 @@ static void publish(kv_cache *kv, sequence *s, int entry) {
     int            same = kv_index_find(kv->index, &s->scope, parent, tokens);
     if (same != KV_NONE) {
         kv_index_hold(kv->index, same);
+        if (kv->panes) {
+            kv_window_replace(&s->window, kv->panes, entry, own, same);
+        }
         kv_index_drop(kv->index, own);
         s->table[entry] = same;
         return;
@@ -214,7 +288,7 @@ static bool start_reads(kv_cache *kv, sequence *s) {
         if (other_reads(kv, s, entry, &key)) {
             return true;
         }
-        int b = kv_spill_has(kv->spill, &key) ? kv_index_take(kv->index) : KV_NONE;
+        int b = kv_spill_has(kv->spill, &key) ? take_free(kv) : KV_NONE;
         if (b == KV_NONE) {
             break;
         }
@@ -237,15 +311,37 @@ static void end_reads(kv_cache *kv, sequence *s) {
 
 /* ---- beginning ---- */
 
+/* The copy of a pane, for the new block that follows the sequence's others. */
+static bool copy_pane(kv_cache *kv, sequence *s, int source) {
+    int entry = s->blocks;
+    kv_panes_hold(kv->panes, source);
+    bool ok = kv_window_grow(&s->window, kv->panes, s->table, entry + 1);
+    if (ok) {
+        kv_panes_copy(&kv->blocks, source, s->window.table[entry]);
+    }
+    kv_panes_drop(kv->panes, source, KV_REST_WANTED);
+    return ok;
+}
+
 /* Copies a block of which the first `tokens` are wanted; the others are written again before they are read. */
 static void copy_part(kv_cache *kv, sequence *s, int source, int tokens) {
+    int pane = kv->panes ? kv_panes_of(kv->panes, source) : KV_NONE;
+    if (kv->panes && pane == KV_NONE) {
+        return;
+    }
     kv_index_hold(kv->index, source); /* or it might be the one that goes */
-    int b = kv_index_take(kv->index);
+    int b = take_free(kv);
     if (b != KV_NONE) {
-        kv_blocks_copy(&kv->blocks, source, b);
-        s->table[s->blocks++] = b;
-        s->committed += tokens;
-        count(&kv->copied, 1);
+        s->table[s->blocks] = b;
+        if (!kv->panes || copy_pane(kv, s, pane)) {
+            kv_blocks_copy(&kv->blocks, source, b);
+            s->blocks++;
+            s->committed += tokens;
+            count(&kv->copied, 1);
+        } else {
+            s->table[s->blocks] = 0;
+            kv_index_drop(kv->index, b);
+        }
     }
     kv_index_drop(kv->index, source);
 }
@@ -259,7 +355,7 @@ static void end_match(kv_cache *kv, sequence *s) {
         int            parent = parent_of(s, entry);
         int            nearest = kv_index_nearest(kv->index, &s->scope, parent, tokens, rest, &common);
         bool           whole = s->n - s->committed >= KV_TOKENS;
-        bool           lost = whole && kv_index_lost(kv->index, &s->scope, parent, tokens);
+        bool           lost = s->cut_short || (whole && kv_index_lost(kv->index, &s->scope, parent, tokens));
         if (common >= LEAST_COPY) {
             copy_part(kv, s, nearest, common);
         }
@@ -291,11 +387,13 @@ void kv_begin(kv_cache *kv, int sequence_number, kv_scope scope, const int32_t *
     s->found = (kv_match){.miss = reuse ? KV_MISS_NONE : KV_MISS_OFF};
     s->begun = true;
     s->reuse = reuse;
+    kv_window_begin(&s->window, reuse);
     if (!reuse) {
         return;
     }
     poll_disk(kv);
-    match_memory(kv, s);
+    s->window.wanted[0] = limit_of(s) / KV_TOKENS;
+    take_chain(kv, s, 0);
     s->loading = start_reads(kv, s);
     if (!s->loading) {
         end_match(kv, s);
@@ -312,7 +410,7 @@ bool kv_loading(kv_cache *kv, int sequence_number) {
         return true;
     }
     end_reads(kv, s);
-    match_memory(kv, s); /* what others have stored meanwhile */
+    take_chain(kv, s, s->blocks); /* what others have stored meanwhile */
     s->loading = start_reads(kv, s);
     if (!s->loading) {
         end_match(kv, s);
@@ -331,21 +429,7 @@ int kv_advance(kv_cache *kv, int sequence_number, int position) {
     if (!s->begun || !s->reuse || s->loading || position != s->committed || position % KV_TOKENS) {
         return position;
     }
-    int entry = position / KV_TOKENS, limit = limit_of(s) / KV_TOKENS;
-    for (; entry < limit; entry++) {
-        int b = find_entry(kv, s, entry);
-        if (b == KV_NONE) {
-            break;
-        }
-        kv_index_hold(kv->index, b);
-        if (entry < s->blocks) {
-            kv_index_drop(kv->index, s->table[entry]); /* its own, not written yet */
-        } else {
-            s->blocks++;
-        }
-        s->table[entry] = b;
-    }
-    s->committed = entry * KV_TOKENS;
+    take_chain(kv, s, position / KV_TOKENS);
     count(&kv->hit_tokens, s->committed - position);
     return s->committed;
 }
@@ -385,9 +469,9 @@ void kv_rank(kv_cache *kv, int sequence_number, int64_t rank) {
 /* What is neither held nor free is pinned by the disk, for a few milliseconds at most: worth waiting for, where the
  * alternative is to throw away a sequence's work. */
 static int take_block(kv_cache *kv) {
-    int b = kv_index_take(kv->index);
+    int b = take_free(kv);
     while (b == KV_NONE && kv->spill && kv_index_count(kv->index).held < kv->blocks.count && kv_spill_wait(kv->spill)) {
-        b = kv_index_take(kv->index);
+        b = take_free(kv);
     }
     return b;
 }
@@ -406,18 +490,27 @@ bool kv_reserve(kv_cache *kv, int sequence_number, int length) {
         }
         s->table[s->blocks++] = b;
     }
-    return true;
+    return !kv->panes || kv_window_grow(&s->window, kv->panes, s->table, wanted);
+}
+
+/* Entries that are ready to be written. */
+static int reserved_entries(const kv_cache *kv, const sequence *s) {
+    return kv->panes && s->window.high < s->blocks ? s->window.high : s->blocks;
 }
 
 int kv_room(const kv_cache *kv, int sequence_number) {
     const sequence *s = &kv->sequences[sequence_number];
     int64_t         most = ((int64_t)s->blocks + kv_index_available(kv->index)) * KV_TOKENS;
+    if (kv->panes) {
+        int64_t panes = ((int64_t)s->window.high + kv_panes_available(kv->panes)) * KV_TOKENS;
+        most = panes < most ? panes : most;
+    }
     return (int)(most < kv->context ? most : kv->context) - s->committed;
 }
 
 void kv_commit(kv_cache *kv, int sequence_number, int length) {
     sequence *s = &kv->sequences[sequence_number];
-    int64_t   reserved = (int64_t)s->blocks * KV_TOKENS;
+    int64_t   reserved = (int64_t)reserved_entries(kv, s) * KV_TOKENS;
     length = length > reserved ? (int)reserved : length;
     if (!s->begun || s->loading || length <= s->committed) {
         return;
@@ -428,6 +521,9 @@ void kv_commit(kv_cache *kv, int sequence_number, int length) {
     }
     s->committed = length;
     s->n = s->n < length ? length : s->n;
+    if (kv->panes) {
+        kv_window_pass(&s->window, kv->panes, kv->window, length / KV_TOKENS);
+    }
 }
 
 void kv_release(kv_cache *kv, int sequence_number) {
@@ -439,14 +535,14 @@ void kv_release(kv_cache *kv, int sequence_number) {
     give_back_from(kv, s, 0);
     s->tokens = NULL;
     s->n = s->committed = s->load_from = 0;
-    s->begun = s->reuse = s->loading = s->read_failed = false;
+    s->begun = s->reuse = s->loading = s->read_failed = s->cut_short = false;
 }
 
 /* ---- for the forward pass ---- */
 
 void kv_write(kv_cache *kv, int layer, int sequence_number, int position, const float *k, const float *v) {
-    int block = kv->sequences[sequence_number].table[position / KV_TOKENS];
-    kv_blocks_put(&kv->blocks, layer, block, position % KV_TOKENS, k, v);
+    int number = kv_layer_table(kv, layer, sequence_number)[position / KV_TOKENS];
+    kv_blocks_put(&kv->blocks, layer, number, position % KV_TOKENS, k, v);
 }
 
 kv_view kv_head(const kv_cache *kv, int layer, int head) {
@@ -459,6 +555,11 @@ kv_view kv_head(const kv_cache *kv, int layer, int head) {
 
 const int32_t *kv_table(const kv_cache *kv, int sequence_number) {
     return kv->sequences[sequence_number].table;
+}
+
+const int32_t *kv_layer_table(const kv_cache *kv, int layer, int sequence_number) {
+    const sequence *s = &kv->sequences[sequence_number];
+    return kv_has_panes(&kv->blocks, layer) ? s->window.table : s->table;
 }
 
 /* ---- telling ---- */
@@ -476,6 +577,12 @@ kv_usage kv_usage_read(const kv_cache *kv) {
                          .disk_hit_tokens = read_count(&kv->disk_hit_tokens),
                          .bytes = kv->blocks.bytes,
                          .block_tokens = KV_TOKENS};
+    if (kv->panes) {
+        kv_panes_counts p = kv_panes_count(kv->panes);
+        u.panes = kv->blocks.panes;
+        u.panes_held = p.held;
+        u.panes_evicted = p.evicted;
+    }
     if (kv->spill) {
         kv_disk_usage d = kv_spill_usage(kv->spill);
         u.disk_bytes = d.bytes;
@@ -484,6 +591,39 @@ kv_usage kv_usage_read(const kv_cache *kv) {
         u.disk_bad = d.bad;
     }
     return u;
+}
+
+static bool check_window(const kv_cache *kv, int number, int32_t *holders, err *e) {
+    const sequence  *s = &kv->sequences[number];
+    const kv_window *w = &s->window;
+    if (w->low > kv_window_low(kv->window, s->committed / KV_TOKENS) || w->high < kv_blocks_for(s->committed) ||
+        w->high > s->blocks || w->low < 0 || w->low > w->high) {
+        return err_set(e, ERR_INTERNAL, "sequence %d holds the panes %d to %d for %d tokens in %d blocks", number,
+                       w->low, w->high, s->committed, s->blocks);
+    }
+    for (int i = 0; i < kv->blocks.per_sequence; i++) {
+        bool held = w->low <= i && i < w->high;
+        int  wanted = held ? kv_panes_of(kv->panes, s->table[i]) : KV_NONE;
+        if (w->table[i] != wanted || (held && wanted == KV_NONE)) {
+            return err_set(e, ERR_INTERNAL, "sequence %d has pane %d at entry %d, and should have %d", number,
+                           w->table[i], i, wanted);
+        }
+        if (held) {
+            holders[wanted]++;
+        }
+    }
+    return true;
+}
+
+static bool check_panes(const kv_cache *kv, err *e) {
+    int32_t *holders = calloc((size_t)kv->blocks.panes, sizeof(*holders));
+    bool     ok = holders || err_set(e, ERR_MEMORY, "out of memory for checking %d panes", kv->blocks.panes);
+    for (int i = 0; ok && i < kv->n_sequences; i++) {
+        ok = check_window(kv, i, holders, e);
+    }
+    ok = ok && kv_panes_check(kv->panes, kv->index, holders, e);
+    free(holders);
+    return ok;
 }
 
 static bool check_sequence(const kv_cache *kv, int number, int32_t *holders, err *e) {
@@ -499,7 +639,7 @@ static bool check_sequence(const kv_cache *kv, int number, int32_t *holders, err
         }
         if (i < s->blocks) {
             holders[b]++;
-            if (stored ? find_entry(kv, s, i) != b : kv_index_is_node(kv->index, b)) {
+            if (stored ? find_node(kv, s, parent_of(s, i), i) != b : kv_index_is_node(kv->index, b)) {
                 return err_set(e, ERR_INTERNAL, "sequence %d: block %d at entry %d is %s", number, b, i,
                                stored ? "not the node of its tokens" : "a node, and not full");
             }
@@ -522,7 +662,7 @@ bool kv_check(const kv_cache *kv, err *e) {
             ok = err_set(e, ERR_INTERNAL, "block %d is held %d times and is not in the index", b, holders[b]);
         }
     }
-    ok = ok && kv_index_check(kv->index, holders, e);
+    ok = ok && kv_index_check(kv->index, holders, e) && (!kv->panes || check_panes(kv, e));
     free(holders);
     return ok;
 }

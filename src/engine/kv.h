@@ -7,6 +7,10 @@
  * recently used one goes first when memory is short, leaves before their parents. With a disk (kv_disk.h) full blocks
  * are also written there and come back after a restart. Source: PagedAttention, arXiv:2309.06180.
  *
+ * Layers that see only a window need not keep more than it: with kv_options.step_tokens their part of a block, its pane,
+ * goes when no sequence looks at it any more and the room is needed. What is stored can be gone on from where the panes
+ * of one whole window are there; kv_panes.h says which ones stay.
+ *
  * All memory is taken in kv_open (pages are touched when used); nothing is allocated later. The engine's thread alone
  * calls these functions, except kv_usage, and kv_write and kv_view, which many threads may call for different tokens
  * while a step runs.                                                                                                 */
@@ -24,12 +28,14 @@
 typedef struct kv_cache kv_cache;
 
 typedef struct kv_options {
-    kv_type     type;
-    int         sequences;  /* numbers 0 .. sequences-1 */
-    int         context;    /* most tokens of one */
-    size_t      bytes;      /* for blocks; 0: room for all sequences at full length, at most 1 GiB. Never less than one
+    kv_type type;
+    int     sequences;   /* numbers 0 .. sequences-1 */
+    int     context;     /* most tokens of one */
+    int     step_tokens; /* the caller takes kv_reserve by steps: what all sequences together reserve beyond what they
+                                have committed is no more. 0: any number, and layers with windows keep all positions */
+    size_t  bytes;       /* for blocks; 0: room for all sequences at full length, at most 1 GiB. Never less than one
                               sequence at full length needs: 0 gives at least that, a smaller number is refused */
-    const char *disk;       /* directory; NULL: none. Made when it does not exist */
+    const char *disk; /* directory; NULL: none. Made when it does not exist. With one all layers keep all positions */
     size_t      disk_bytes; /* 0: 4 GiB */
     const char *model;      /* fingerprint of the model's file, for the disk; may be NULL without one */
 } kv_options;
@@ -73,7 +79,7 @@ int  kv_advance(kv_cache *kv, int sequence, int position);
 bool kv_awaits(const kv_cache *kv, int sequence, int position);
 void kv_rank(kv_cache *kv, int sequence, int64_t rank);
 
-/* Blocks for the positions [0, length), evicting what nobody holds; false: all are held. */
+/* Blocks for the positions [0, length), evicting what nobody holds; false: all are held. Not fewer than are committed. */
 bool kv_reserve(kv_cache *kv, int sequence, int length);
 
 /* The positions [.., length) are computed and their tokens known (`tokens` as given to kv_begin, grown by the caller):
@@ -94,6 +100,9 @@ typedef struct kv_view { /* of one layer and K/V head, for attend_span */
 } kv_view;
 kv_view        kv_head(const kv_cache *kv, int layer, int head);
 const int32_t *kv_table(const kv_cache *kv, int sequence); /* block numbers, context / KV_TOKENS (rounded up) of them */
+/* What kv_head's blocks are counted by in this layer: kv_table, or in a layer with panes their numbers, -1 for those that
+ * the sequence has no more. */
+const int32_t *kv_layer_table(const kv_cache *kv, int layer, int sequence);
 
 /* ---- telling ---- */
 
@@ -102,13 +111,17 @@ typedef struct kv_usage {            /* counters since the start; any thread */
     int64_t evicted, copied, shared; /* shared: held by more than one sequence now */
     int64_t lookup_tokens, hit_tokens, disk_hit_tokens;
     int64_t disk_bytes, disk_written, disk_read, disk_bad; /* blocks but for bytes */
-    size_t  bytes;                                         /* of all blocks */
+    int64_t panes, panes_held, panes_evicted;              /* 0: all layers keep all positions */
+    size_t  bytes;                                         /* of all blocks and panes */
     int     block_tokens;
 } kv_usage;
 kv_usage kv_usage_read(const kv_cache *kv);
 
-/* Bytes that `tokens` positions take. */
+/* Bytes that `tokens` positions take when all layers keep them. */
 size_t kv_bytes_of(const model_shape *shape, kv_type type, int64_t tokens);
+/* Bytes with which a cache of these options (but their `bytes`) has room for so many positions, and for one sequence at
+ * full length; 0 when there is no such cache. */
+size_t kv_bytes_for(const model_shape *shape, const kv_options *o, int64_t tokens);
 /* Bytes that kv_open would take with these options; 0 when it would refuse them. */
 size_t kv_bytes_taken(const model_shape *shape, const kv_options *o);
 

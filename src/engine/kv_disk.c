@@ -7,13 +7,13 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "engine/kv_disk_file.h"
 
 enum {
@@ -363,15 +363,9 @@ static bool take_memory(kv_disk *d, err *e) {
     return true;
 }
 
-/* With all signals blocked: they are for other threads, and at a limit for files (SIGXFSZ) a write just fails. */
 static bool start(kv_disk *d, err *e) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int status = pthread_create(&d->thread, NULL, work, d);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    d->running = status == 0;
-    return d->running || err_set(e, ERR_IO, "%s: cannot start its thread: %s", d->file.path, strerror(status));
+    d->running = thread_start(&d->thread, work, d, "its thread", e);
+    return d->running || err_prefix(e, "%s", d->file.path);
 }
 
 static bool open_parts(kv_disk *d, const kv_disk_options *o, err *e) {

@@ -42,6 +42,10 @@ static void end_trigger(matcher *m) {
     m->wrong = NULL;
 }
 
+static void forbid(uint64_t *bits, int32_t id) {
+    bits[id / 64] &= ~((uint64_t)1 << (id % 64));
+}
+
 static int trigger_step(const matcher *m, int seen, char byte) {
     while (seen > 0 && m->trigger[seen] != byte) {
         seen = m->fall[seen];
@@ -86,19 +90,19 @@ static int32_t *wrong_tokens(matcher *m, int seen) {
     return list;
 }
 
-static bool free_mask(matcher *m, uint64_t *bits) {
+/* All but what goes wrong and what ends the answer: the grammar has not begun. */
+static void free_mask(matcher *m, uint64_t *bits) {
     if (!m->wrong[m->seen]) {
         m->wrong[m->seen] = wrong_tokens(m, m->seen);
     }
-    const int32_t *wrong = m->wrong[m->seen];
-    if (!wrong || wrong[0] < 0) {
-        return false;
-    }
+    const int32_t *wrong = m->wrong[m->seen]; /* NULL: no memory; matcher_accept will tell */
     memset(bits, 0xFF, mask_words(m->v->vocab) * sizeof(*bits));
-    for (int i = 0; wrong[i] >= 0; i++) {
-        bits[wrong[i] / 64] &= ~((uint64_t)1 << (wrong[i] % 64));
+    for (int i = 0; wrong && wrong[i] >= 0; i++) {
+        forbid(bits, wrong[i]);
     }
-    return true;
+    for (int i = 0; i < m->v->n_ends; i++) {
+        forbid(bits, m->v->ends[i]);
+    }
 }
 
 /* ---- a matcher ---- */
@@ -139,7 +143,7 @@ void matcher_free(matcher *m) {
 }
 
 bool matcher_may_end(const matcher *m) {
-    return m->ended || m->trigger || machine_flags(&m->m, m->state) & STATE_ENDS;
+    return m->ended || (!m->trigger && machine_flags(&m->m, m->state) & STATE_ENDS);
 }
 
 bool matcher_done(const matcher *m) {
@@ -197,9 +201,10 @@ static void mask_state(matcher *m, uint64_t *bits) {
     }
 }
 
-bool matcher_mask(matcher *m, uint64_t *bits) {
+void matcher_mask(matcher *m, uint64_t *bits) {
     if (m->trigger) {
-        return free_mask(m, bits);
+        free_mask(m, bits);
+        return;
     }
     memset(bits, 0, mask_words(m->v->vocab) * sizeof(*bits));
     if (matcher_may_end(m)) {
@@ -214,7 +219,6 @@ bool matcher_mask(matcher *m, uint64_t *bits) {
         mask_state(m, bits);
         m->m.most = INT64_MAX;
     }
-    return true;
 }
 
 static int follow(matcher *m, int state, const char *bytes, size_t n) {

@@ -19,14 +19,14 @@
 
 typedef struct matcher matcher;
 
-/* `trigger` NULL: the grammar holds from the first byte. Otherwise anything may come until the text holds `trigger`, and
- * the grammar holds from the byte after it. Works out what it can now, on the caller's thread. */
+/* `trigger` NULL: the grammar holds from the first byte. Otherwise anything may come until the text holds `trigger`, which
+ * must come, and the grammar holds from the byte after it. Works out what it can now, on the caller's thread. */
 matcher *matcher_new(grammar *g, vocab_tree *v, const char *trigger, err *e);
 void     matcher_free(matcher *m);
 
-/* Fills `bits`, one for each id of the model, in words of 64. False: all tokens are allowed and `bits` is not written. A
- * mask without a bit: the grammar was too ambiguous to go on. */
-bool matcher_mask(matcher *m, uint64_t *bits);
+/* Fills `bits`, one for each id of the model, in words of 64. A mask without a bit: the grammar was too ambiguous to go
+ * on. */
+void matcher_mask(matcher *m, uint64_t *bits);
 
 /* False, and nothing changes, when the grammar does not allow the token. */
 bool matcher_accept(matcher *m, int32_t token);

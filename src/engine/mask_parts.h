@@ -24,11 +24,12 @@ struct mask_table { /* of one grammar and one vocabulary */
     vocab_tree           *v;
     int                   n_nodes;
     int64_t               bytes;
+    atomic_bool           warmed;
     pthread_mutex_t       lock; /* guards what follows, and working out; reading local[] needs none */
     machine               m;
     int32_t              *path;
     uint64_t             *like[MASK_LEVELS]; /* by node; NULL: not worked out */
-    int32_t              *done;              /* nodes that have a mask */
+    int32_t              *done;              /* nodes that have a mask of their own */
     int                   n_done, cap_done;
     _Atomic(local_mask *) local[]; /* by the grammar's node; NULL: not worked out */
 };
@@ -38,7 +39,7 @@ mask_table       *mask_table_for(grammar *g, vocab_tree *v, err *e);
 /* NULL: no memory, or too much is stored already. */
 const local_mask *mask_local(mask_table *t, const grammar *g, int node);
 bool              mask_is_wide(const grammar *g, int node); /* lets many bytes pass, as in the middle of a text */
-/* Works out what will be asked for in long strings. */
+/* Works out what will be asked for in strings, once a table and for some milliseconds. */
 void              mask_table_warm(mask_table *t, const grammar *g);
 
 /* Allows the tokens below node `top` of the tree whose bytes from there on lead somewhere from `state`. `path` has

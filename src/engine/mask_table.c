@@ -2,12 +2,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "engine/mask_parts.h"
 
 #define MOST_BYTES (48 << 20) /* of one table */
-#define WARM_NODES 24
-#define WIDE       64       /* bytes */
-#define MOST_ALIKE 30000000 /* edges looked at to find nodes that are alike */
+#define WARM_US    20000      /* for a new grammar, on the thread of the request that brings it */
+#define WARM_LEVEL 2          /* nodes that 8 bytes do not tell apart are warmed once */
+#define WIDE       64         /* bytes */
+#define MOST_ALIKE 30000000   /* edges looked at to find nodes that are alike */
 #define LOCAL_WORK 8000000
 
 static void free_local(local_mask *l) {
@@ -18,8 +20,8 @@ static void free_local(local_mask *l) {
 }
 
 static void free_table(mask_table *t) {
-    for (int i = 0; i < t->n_nodes; i++) {
-        free_local(atomic_load_explicit(&t->local[i], memory_order_relaxed));
+    for (int i = 0; i < t->n_done; i++) { /* others have one of these */
+        free_local(atomic_load_explicit(&t->local[t->done[i]], memory_order_relaxed));
     }
     for (int k = 0; k < MASK_LEVELS; k++) {
         free(t->like[k]);
@@ -273,23 +275,47 @@ static bool note_done(mask_table *t, int node) {
     return true;
 }
 
+/* Most nodes of a long repetition have the masks of their neighbours: one copy serves all. */
+static local_mask *shared(const mask_table *t, local_mask *l, int node) {
+    int               bytes;
+    const local_mask *like = alike(t, node, &bytes);
+    size_t            words = mask_words(t->v->vocab);
+    if (like && like->deepest == l->deepest && like->n_leaves == l->n_leaves &&
+        memcmp(like->bits, l->bits, words * sizeof(l->bits[0])) == 0 &&
+        (l->n_leaves == 0 || memcmp(like->leaves, l->leaves, (size_t)l->n_leaves * sizeof(*l->leaves)) == 0)) {
+        return (local_mask *)(uintptr_t)like; /* const only for those who read */
+    }
+    return NULL;
+}
+
+/* Works the mask of a node out, or finds that it has another one's. Under the lock. */
+static local_mask *add_local(mask_table *t, int node) {
+    local_mask *l = t->bytes < MOST_BYTES ? work_out(t, node) : NULL;
+    local_mask *same = l ? shared(t, l, node) : NULL;
+    if (same) {
+        free_local(l);
+        l = same;
+    } else if (l && note_done(t, node)) {
+        t->bytes += (int64_t)(sizeof(*l) + mask_words(t->v->vocab) * sizeof(uint64_t) +
+                              (size_t)l->cap_leaves * sizeof(*l->leaves));
+    } else {
+        free_local(l);
+        l = NULL;
+    }
+    if (l) {
+        atomic_store_explicit(&t->local[node], l, memory_order_release);
+    }
+    return l;
+}
+
 const local_mask *mask_local(mask_table *t, const grammar *g, int node) {
     local_mask *l = atomic_load_explicit(&t->local[node], memory_order_acquire);
-    if (l) {
+    if (l || node >= g->n_nodes) {
         return l;
     }
     pthread_mutex_lock(&t->lock);
     l = atomic_load_explicit(&t->local[node], memory_order_relaxed);
-    if (!l && t->bytes < MOST_BYTES && node < g->n_nodes && (l = work_out(t, node)) != NULL) {
-        if (note_done(t, node)) {
-            t->bytes += (int64_t)(sizeof(*l) + mask_words(t->v->vocab) * sizeof(uint64_t) +
-                                  (size_t)l->cap_leaves * sizeof(*l->leaves));
-            atomic_store_explicit(&t->local[node], l, memory_order_release);
-        } else {
-            free_local(l);
-            l = NULL;
-        }
-    }
+    l = l ? l : add_local(t, node);
     pthread_mutex_unlock(&t->lock);
     return l;
 }
@@ -303,12 +329,31 @@ bool mask_is_wide(const grammar *g, int node) {
     return width >= WIDE;
 }
 
+static bool is_new_kind(mask_table *t, int node) {
+    const uint64_t *like = t->like[WARM_LEVEL];
+    pthread_mutex_lock(&t->lock);
+    bool known = false;
+    for (int i = 0; like && i < t->n_done && !known; i++) {
+        known = like[t->done[i]] == like[node];
+    }
+    pthread_mutex_unlock(&t->lock);
+    return !known;
+}
+
+/* Nodes of a rule have rising numbers from its beginning on, so what stands near a limit comes last: that is reached
+ * seldom, and the beginnings of all rules go first. */
 void mask_table_warm(mask_table *t, const grammar *g) {
-    int warmed = 0;
-    for (int i = 0; i < g->n_nodes && warmed < WARM_NODES; i++) {
-        if (mask_is_wide(g, i)) {
-            mask_local(t, g, i);
-            warmed++;
+    if (atomic_exchange(&t->warmed, true)) {
+        return;
+    }
+    int64_t until = clock_us() + WARM_US;
+    for (int from = 0; from < 2; from++) {
+        for (int rule = 0, i = 0; i < g->n_nodes && clock_us() < until; i++) {
+            bool begins = rule < g->n_rules && i == g->start[rule].node + 1;
+            rule += begins;
+            if ((begins || from > 0) && mask_is_wide(g, i) && is_new_kind(t, i)) {
+                mask_local(t, g, i);
+            }
         }
     }
 }

@@ -16,11 +16,14 @@
 
 #define NAP_NS      500000 /* between looks when all that runs waits for the disk */
 #define FINISH_BIAS 512    /* a prompt that was begun goes before others until its client had so many tokens more */
+#define LATE_SHARE  8      /* others wait this part of the forward pass's time for masks that are late, */
+#define LATE_US     200    /* and at least so long; */
+#define ALONE_US    5000   /* where nobody else would wait, at least so long */
 
 /* ---- the end of a job ---- */
 
 void job_free(engine_job *j) {
-    matcher_free(j->match);
+    mask_next_free(j->mask);
     text_free(&j->text);
     arena_free(j->memory); /* and with it j */
 }
@@ -262,6 +265,7 @@ static void put_tokens(engine *g, int index) {
 }
 
 static void build_batch(engine *g) {
+    mask_asks asks = {0};
     g->n_batch = g->n_rows = g->n_decoding = g->n_forced = 0;
     for (int i = 0; i < g->n_jobs; i++) {
         if (g->jobs[i]->want > 0) {
@@ -269,20 +273,49 @@ static void build_batch(engine *g) {
             g->n_decoding += goes_on;
             g->n_forced += goes_on ? g->jobs[i]->want - 1 : 0;
             put_tokens(g, i);
+            if (g->jobs[i]->mask) {
+                mask_next_ask(g->jobs[i]->mask, &asks);
+            }
         }
     }
+    mask_asks_send(&asks);
+}
+
+/* Marks those whose masks are not there yet. They are waited for as long as that costs the others little, and where there
+ * are no others about as long as it takes to compute the step again. */
+static void collect_masks(engine *g, int64_t forward_us) {
+    int64_t begun = clock_us(), patience = forward_us > ALONE_US ? forward_us : ALONE_US;
+    int     late = 0;
+    for (int i = 0; i < g->n_rows; i++) {
+        engine_job *j = g->jobs[g->rows[i].index];
+        j->late = j->mask && !mask_next_ready(j->mask, 0);
+        late += j->late;
+    }
+    if (late == 0) {
+        return;
+    }
+    if (late < g->n_rows || g->n_batch - g->n_decoding - g->n_forced > 0) {
+        patience = forward_us / LATE_SHARE > LATE_US ? forward_us / LATE_SHARE : LATE_US;
+    }
+    for (int i = 0; i < g->n_rows; i++) {
+        engine_job *j = g->jobs[g->rows[i].index];
+        j->late = j->late && !mask_next_ready(j->mask, begun + patience);
+        told_add(&g->told.masks_late, j->late);
+        told_add(&g->told.prompt_tokens, j->late && !decodes(j) ? -1 : 0); /* it is counted when it is computed again */
+    }
+    told_add(&g->told.mask_wait_us, clock_us() - begun);
 }
 
 static void sample_rows(void *arg, int begin, int end, int thread) {
     (void)thread;
     engine *g = arg;
     for (int i = begin; i < end; i++) {
-        wanted      *row = &g->rows[i];
-        const float *logits = g->logits + (size_t)i * (size_t)g->m->shape.vocab;
-        matcher     *match = g->jobs[row->index]->match;
-        uint64_t    *mask = match ? g->masks + (size_t)i * mask_words(g->m->shape.vocab) : NULL;
-        bool         masked = match && matcher_mask(match, mask);
-        sampler_next_of(g->samplers[row->slot], logits, masked ? mask : NULL, &row->choice);
+        wanted           *row = &g->rows[i];
+        const float      *logits = g->logits + (size_t)i * (size_t)g->m->shape.vocab;
+        const engine_job *j = g->jobs[row->index];
+        if (!j->late) {
+            sampler_next_of(g->samplers[row->slot], logits, j->mask ? mask_next_bits(j->mask) : NULL, &row->choice);
+        }
     }
 }
 
@@ -290,6 +323,7 @@ static void compute(engine *g) {
     pool_take(g->p); /* other engines' time is not this step's */
     int64_t begun = clock_us();
     g->logits = forward_run(g->pass, g->kv, g->batch, g->n_batch);
+    collect_masks(g, clock_us() - begun);
     pool_run(g->p, g->n_rows, 1, sample_rows, g);
     int64_t us = clock_us() - begun;
     pool_give(g->p);
@@ -309,7 +343,7 @@ static void commit(engine *g) {
         }
         bool decoded = decodes(j);
         int  from = j->position > j->charged_to ? j->position : j->charged_to;
-        j->position += j->want;
+        j->position += j->want - j->late;
         kv_commit(g->kv, j->slot, j->position);
         j->unpaid += !decoded && j->position > from ? j->position - from : 0;
         j->charged_to = j->position > j->charged_to ? j->position : j->charged_to;
@@ -356,7 +390,7 @@ static bool is_shown(const engine_job *j, int32_t id) {
 
 static void fail_grammar(engine *g, int index) {
     err why = {0};
-    err_set(&why, ERR_LIMIT,
+    err_set(&why, ERR_UNSUPPORTED,
             "the grammar is too ambiguous, or its trigger came within a token, and no token goes on from "
             "here; make it simpler");
     leave(g, index, FINISH_ERROR, NULL, &why);
@@ -383,7 +417,7 @@ static void give_token(engine *g, int index, const sampled *choice) {
         leave(g, index, FINISH_ERROR, NULL, &why);
     } else if (stop >= 0) {
         leave(g, index, FINISH_STOP, j->text.stop[stop].bytes, NULL);
-    } else if (j->match && matcher_done(j->match)) {
+    } else if (j->mask && matcher_done(mask_next_matcher(j->mask))) {
         leave(g, index, FINISH_STOP, NULL, NULL);
     } else if (j->generated == j->ask.max_tokens || (j->n >= g->context && !j->ask.slide)) {
         leave(g, index, FINISH_LENGTH, NULL, NULL);
@@ -392,27 +426,34 @@ static void give_token(engine *g, int index, const sampled *choice) {
     }
 }
 
-/* The token that was drawn, and those that the grammar forces after it. The job may be gone after each. */
+/* The tokens that the grammar forces after the one that was drawn. The job may be gone after each. */
+static void take_forced(engine *g, int index) {
+    engine_job *j = g->jobs[index];
+    matcher    *m = mask_next_matcher(j->mask);
+    int32_t     forced[MASK_FORCED];
+    int         slid = j->slid, n = matcher_forced(m, forced, MASK_FORCED);
+    for (int i = 0; i < n && g->jobs[index] == j && j->slid == slid && matcher_accept(m, forced[i]); i++) {
+        sampler_note(g->samplers[j->slot], forced[i]);
+        j->forced++;
+        told_add(&g->told.completion_tokens, 1);
+        give_token(g, index, &(sampled){.token = {.id = forced[i]}});
+    }
+}
+
+/* The token that was drawn, and what it forces. The job may be gone after it. The matcher is this thread's until the next
+ * step's batch is built. */
 static void take_token(engine *g, int index, const sampled *choice) {
     engine_job *j = g->jobs[index];
-    int32_t     forced[MASK_FORCED];
     int32_t     id = choice->token.id;
     j->forced = 0;
-    if (j->match && (id < 0 || !matcher_accept(j->match, id))) {
+    if (j->mask && (id < 0 || !matcher_accept(mask_next_matcher(j->mask), id))) {
         fail_grammar(g, index);
         return;
     }
     int slid = j->slid;
     give_token(g, index, choice);
-    if (g->jobs[index] != j || !j->match || j->slid != slid || j->ask.sampling.top_logprobs >= 0) {
-        return;
-    }
-    int n = matcher_forced(j->match, forced, MASK_FORCED);
-    for (int i = 0; i < n && g->jobs[index] == j && j->slid == slid && matcher_accept(j->match, forced[i]); i++) {
-        sampler_note(g->samplers[j->slot], forced[i]);
-        j->forced++;
-        told_add(&g->told.completion_tokens, 1);
-        give_token(g, index, &(sampled){.token = {.id = forced[i]}});
+    if (g->jobs[index] == j && j->mask && j->slid == slid && j->ask.sampling.top_logprobs < 0) {
+        take_forced(g, index);
     }
 }
 
@@ -441,11 +482,14 @@ static void step(engine *g) {
     int64_t now = clock_us();
     told_add(&g->told.steps, 1);
     told_set(&g->told.last_step_us, now);
-    if (g->n_rows > 0) {
-        told_add(&g->told.completion_tokens, g->n_rows);
-        told_set(&g->told.last_token_us, now);
-    }
     for (int row = 0; row < g->n_rows; row++) {
+        engine_job *j = g->jobs[g->rows[row].index];
+        if (j->late) {
+            j->late = false;
+            continue;
+        }
+        told_add(&g->told.completion_tokens, 1);
+        told_set(&g->told.last_token_us, now);
         take_token(g, g->rows[row].index, &g->rows[row].choice);
     }
     close_gaps(g);

@@ -14,7 +14,7 @@
 #include "engine/forward.h"
 #include "engine/histogram.h"
 #include "engine/kv.h"
-#include "engine/mask.h"
+#include "engine/mask_ahead.h"
 #include "engine/pace.h"
 #include "engine/text.h"
 
@@ -34,11 +34,11 @@ struct engine_job {
     text_out       text;
     atomic_bool    cancelled;
 
-    int32_t *tokens; /* prompt and answer; room for all that may come */
-    int      n;      /* known; those at [position, n) are to be computed */
-    int      generated;
-    matcher *match;  /* NULL: no grammar */
-    int      forced; /* of the newest tokens: those that the grammar forced after the last one drawn */
+    int32_t   *tokens; /* prompt and answer; room for all that may come */
+    int        n;      /* known; those at [position, n) are to be computed */
+    int        generated;
+    mask_next *mask;   /* NULL: no grammar */
+    int        forced; /* of the newest tokens: those that the grammar forced after the last one drawn */
 
     job_state state;
     int       slot;
@@ -49,6 +49,7 @@ struct engine_job {
 
     int  want; /* tokens in this step */
     bool planned;
+    bool late; /* its mask was not there when its logits were: its last token is computed again in the next step */
 
     int64_t standing;   /* tokens its client had when this step began */
     int64_t unpaid;     /* tokens to be charged to the client */
@@ -71,6 +72,7 @@ typedef struct telling { /* written by the thread (jobs, line_tokens and last_st
     _Atomic int64_t line_tokens, begun_tokens; /* prompt tokens to be computed, of the line and of those in slots */
     _Atomic int64_t token_ns;                  /* of step time a prompt token */
     atomic_int      waiting, running, decoding;
+    _Atomic int64_t masks_late, mask_wait_us; /* masks that were not there in time, and the time they were waited for */
     histogram       first_token, inter_token, queued, step, batch;
 } telling;
 
@@ -82,7 +84,6 @@ struct engine {
     kv_cache *kv;
     forward  *pass;
     sampler **samplers; /* one a slot */
-    uint64_t *masks;    /* [sequences][mask_words]: by row of logits; NULL without a tokenizer */
     pace     *pace;
     pthread_t thread;
     bool      started;
@@ -93,8 +94,9 @@ struct engine {
     bool            closing;
     atomic_bool     cancel_seen; /* somebody cancelled: look through the line */
     telling         told;
-    pthread_mutex_t tree_lock; /* guards `tree`, which is made for the first grammar, on its submitter's thread */
+    pthread_mutex_t tree_lock; /* guards what is made for the first grammar, on its submitter's thread */
     vocab_tree     *tree;
+    mask_ahead     *ahead;
 
     /* The scheduler thread's own. */
     engine_job   **jobs; /* in slots, by rank */

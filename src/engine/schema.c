@@ -1,9 +1,10 @@
 /* schema.c - JSON Schema 2020-12 as a grammar of compact JSON.
  *
- * Read: type, enum, const, properties, required, additionalProperties, minProperties and maxProperties of maps, items,
- * prefixItems, minItems, maxItems, minLength, maxLength, pattern, format, minimum, maximum, exclusiveMinimum,
- * exclusiveMaximum, anyOf, oneOf (as anyOf), allOf (merged), $ref within the document, $defs, definitions, nullable. What
- * only describes is passed over; all else is refused by its name. Members come in the order in which they are declared.
+ * Read: type, enum, const, properties, required, additionalProperties, minProperties, maxProperties, propertyNames and one
+ * of patternProperties of maps, items, prefixItems, minItems, maxItems, uniqueItems of a few values, minLength, maxLength,
+ * pattern, format, minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf of what has few digits, anyOf, oneOf (as
+ * anyOf), allOf (merged), not (of types, or values of an enum), $ref within the document, $defs, definitions, nullable.
+ * What only describes is passed over; all else is refused by its name. Members come in the order in which they are declared.
  * A schema may allow more than the grammar (spellings, orders, escapes), never less.                                 */
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,17 +15,19 @@
 #include "base/str.h"
 #include "engine/schema_parts.h"
 
-static const char *const notes[] = {"title",       "description", "default",         "examples",         "example",
-                                    "deprecated",  "readOnly",    "writeOnly",       "$schema",          "$id",
-                                    "$comment",    "$anchor",     "contentEncoding", "contentMediaType", "$defs",
-                                    "definitions", "externalDocs"};
+static const char *const notes[] = {
+    "title",       "description",   "default",         "examples",      "example",
+    "deprecated",  "readOnly",      "writeOnly",       "$schema",       "$id",
+    "id",          "$comment",      "$anchor",         "$vocabulary",   "$defs",
+    "definitions", "contentSchema", "contentEncoding", "discriminator", "contentMediaType",
+    "xml",         "externalDocs",  "$dynamicAnchor"};
 
 static const char *const read_words[] = {
-    "type",        "enum",          "const",        "properties", "required",         "additionalProperties",
-    "items",       "prefixItems",   "minItems",     "maxItems",   "minLength",        "maxLength",
-    "pattern",     "format",        "minimum",      "maximum",    "exclusiveMinimum", "exclusiveMaximum",
-    "anyOf",       "oneOf",         "allOf",        "$ref",       "nullable",         "multipleOf",
-    "uniqueItems", "minProperties", "maxProperties"};
+    "type",        "enum",          "const",         "properties",    "required",          "additionalProperties",
+    "items",       "prefixItems",   "minItems",      "maxItems",      "minLength",         "maxLength",
+    "pattern",     "format",        "minimum",       "maximum",       "exclusiveMinimum",  "exclusiveMaximum",
+    "anyOf",       "oneOf",         "allOf",         "$ref",          "nullable",          "multipleOf",
+    "uniqueItems", "minProperties", "maxProperties", "propertyNames", "patternProperties", "not"};
 
 static bool has(const cJSON *node, const char *key) { /* cJSON's own does not mind the case */
     return cJSON_GetObjectItemCaseSensitive(node, key) != NULL;
@@ -196,7 +199,7 @@ static bool has_more_than(const cJSON *node, const char *key) {
     return false;
 }
 
-static const cJSON *without(schema *s, const cJSON *node, const char *key) {
+const cJSON *schema_without(schema *s, const cJSON *node, const char *key) {
     cJSON        only = {.type = cJSON_Object};
     const cJSON *copy = schema_merge(s, node, &only);
     if (copy) {
@@ -212,7 +215,7 @@ static const expr *alternatives(schema *s, const cJSON *node, const char *key) {
         schema_wrong(s, ERR_INVALID, "%s must be an array with at least one schema", key);
         return NULL;
     }
-    const cJSON *base = has_more_than(node, key) ? without(s, node, key) : NULL;
+    const cJSON *base = has_more_than(node, key) ? schema_without(s, node, key) : NULL;
     const expr **item = calloc((size_t)n, sizeof(const expr *));
     int          k = 0;
     if (!item) {
@@ -233,7 +236,7 @@ static const expr *alternatives(schema *s, const cJSON *node, const char *key) {
 
 static const expr *all_of(schema *s, const cJSON *node) {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(node, "allOf");
-    const cJSON *sum = cJSON_IsArray(list) ? without(s, node, "allOf") : NULL;
+    const cJSON *sum = cJSON_IsArray(list) ? schema_without(s, node, "allOf") : NULL;
     if (!cJSON_IsArray(list)) {
         schema_wrong(s, ERR_INVALID, "allOf must be an array of schemas");
     }
@@ -261,7 +264,7 @@ static bool is_kind(const cJSON *v, const char *type) {
     return false;
 }
 
-static bool allowed_by_type(const cJSON *node, const cJSON *v) {
+bool schema_type_allows(const cJSON *node, const cJSON *v) {
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(node, "type"), *t = NULL;
     if (cJSON_IsNull(v) && cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(node, "nullable"))) {
         return true;
@@ -274,7 +277,7 @@ static bool allowed_by_type(const cJSON *node, const cJSON *v) {
     return cJSON_IsString(type) ? is_kind(v, type->valuestring) : !type;
 }
 
-static const expr *written(schema *s, const cJSON *v) {
+const expr *schema_written(schema *s, const cJSON *v) {
     str         text = {0};
     bool        ok = json_write(v, &text);
     const expr *x = ok ? expr_text(s->r, text.data, text.len) : NULL;
@@ -305,12 +308,12 @@ static const expr *values(schema *s, const cJSON *node) {
         return NULL;
     }
     cJSON_ArrayForEach(v, list) {
-        if (allowed_by_type(node, v) && (!one || cJSON_Compare(v, one, true))) {
-            item[k++] = written(s, v);
+        if (schema_type_allows(node, v) && (!one || cJSON_Compare(v, one, true))) {
+            item[k++] = schema_written(s, v);
         }
     }
-    if (!list && allowed_by_type(node, one)) {
-        item[k++] = written(s, one);
+    if (!list && schema_type_allows(node, one)) {
+        item[k++] = schema_written(s, one);
     }
     if (k == 0) {
         schema_wrong(s, ERR_INVALID, "no value satisfies both enum or const and the rest");
@@ -355,7 +358,7 @@ static const char *type_meant(const cJSON *node) {
         {"minLength", "string"},        {"maxLength", "string"},        {"pattern", "string"},
         {"format", "string"},           {"minimum", "number"},          {"maximum", "number"},
         {"exclusiveMinimum", "number"}, {"exclusiveMaximum", "number"}, {"uniqueItems", "array"},
-        {"multipleOf", "number"}};
+        {"multipleOf", "number"},       {"propertyNames", "object"},    {"patternProperties", "object"}};
     for (size_t i = 0; i < sizeof(speak) / sizeof(*speak); i++) {
         if (has(node, speak[i][0])) {
             return speak[i][1];
@@ -415,10 +418,14 @@ static const expr *read_node(schema *s, const cJSON *node) {
     if (!check_words(s, node)) {
         return NULL;
     }
+    if (has(node, "not")) {
+        const cJSON *rest = schema_not(s, node);
+        return rest ? schema_value(s, rest) : NULL;
+    }
     if (has(node, "$ref")) {
         const cJSON *to = schema_target(s, node);
         if (to && has_more_than(node, "$ref")) {
-            const cJSON *rest = without(s, node, "$ref");
+            const cJSON *rest = schema_without(s, node, "$ref");
             to = rest ? schema_merge(s, rest, to) : NULL;
             return to ? schema_value(s, to) : NULL;
         }

@@ -2,7 +2,7 @@
  *
  * A number is written with at most 15 digits before the point and 15 after it within bounds, 18 and 17 without; an
  * exponent only where there are no bounds. Bounds are walked like a trie: while all digits so far are those of a bound,
- * the next one is held by it; then anything goes.                                                                     */
+ * the next one is held by it; then anything goes. With multipleOf the remainder of the digits so far is carried along. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,11 +19,16 @@ typedef struct bound {                /* of a magnitude: no sign */
     bool inclusive;
 } bound;
 
+typedef struct multiple { /* of step / 10^places */
+    int64_t step;         /* 1: of any number with so many places */
+    int     places;
+} multiple;
+
 typedef struct span { /* magnitudes between two bounds, with as many whole digits as `begin` leaves */
-    schema *s;
-    bound   lo, hi;
-    int     begin; /* the first digit that is written */
-    bool    integer;
+    schema  *s;
+    bound    lo, hi;
+    int      begin; /* the first digit that is written */
+    multiple of;
 } span;
 
 static const expr *digits(schema *s, int least, int most) {
@@ -37,6 +42,64 @@ static bool rest_is_zero(const bound *b, int at) {
     return at == WHOLE + FRACTION;
 }
 
+/* The remainder, with digit d at `at` and zeros behind it, of what left `rest` with zeros from there on. */
+static int64_t remainder_with(const span *r, int at, int64_t rest, int d) {
+    int64_t worth = 1 % r->of.step;
+    for (int i = at + 1; r->of.step > 1 && i < WHOLE + r->of.places; i++) {
+        worth = worth * 10 % r->of.step;
+    }
+    return (rest + d * worth) % r->of.step;
+}
+
+/* Whether digits from `at` on can make the remainder 0: together they are at most 99..9. */
+static bool may_divide(const span *r, int at, int64_t rest) {
+    int64_t missing = (r->of.step - rest) % r->of.step, beyond = 1;
+    for (int i = at; i < WHOLE + r->of.places && beyond <= missing; i++) {
+        beyond *= 10;
+    }
+    return missing < beyond;
+}
+
+/* Any digits from `at` on that make the remainder 0, as a rule; NULL: there are none. All schemas share these rules, so there
+ * are as many as remainders that can be reached and mended, for each place. */
+static const expr *dividing(const span *r, int at, int64_t rest) {
+    schema *s = r->s;
+    int     last = WHOLE + r->of.places;
+    struct {
+        int64_t step, rest;
+        int32_t places, at;
+    } key = {r->of.step, rest, r->of.places, at};
+    const expr *item[11];
+    int64_t     rule;
+    int         n = 0;
+    if (!may_divide(r, at, rest) || s->r->failed) {
+        return NULL;
+    }
+    if (map_get(s->rule_of, &key, sizeof(key), &rule)) {
+        return expr_rule(s->r, (int)rule);
+    }
+    rule = rules_add(s->r, "a multiple");
+    if (rule < 0 || !map_put(s->rule_of, &key, sizeof(key), rule)) {
+        rules_fail(s->r, ERR_MEMORY, "out of memory for a grammar");
+        return NULL;
+    }
+    if (at >= WHOLE && rest == 0) {
+        item[n++] = schema_word(s, "");
+    }
+    for (int d = 0; at < last && d <= 9; d++) {
+        const expr *more = dividing(r, at + 1, remainder_with(r, at, rest, d));
+        if (more) {
+            const expr *x = expr_pair(s->r, expr_range(s->r, '0' + d, '0' + d), more);
+            item[n++] = at == WHOLE ? expr_pair(s->r, schema_word(s, "."), x) : x;
+        }
+    }
+    const expr *body = s->r->failed ? NULL : expr_alt(s->r, item, n);
+    if (!s->r->failed) {
+        s->r->rule[rule].body = body;
+    }
+    return s->r->failed ? NULL : expr_rule(s->r, (int)rule);
+}
+
 /* Whether the number may stop before digit `at`, from where on it would be all zeros. */
 static bool may_stop(const span *r, int at, bool on_lo, bool on_hi) {
     bool above = !on_lo || (rest_is_zero(&r->lo, at) && r->lo.inclusive);
@@ -44,25 +107,28 @@ static bool may_stop(const span *r, int at, bool on_lo, bool on_hi) {
     return above && below;
 }
 
-/* Digits from `at` on; NULL: there is no way to go on. `on_lo`, `on_hi`: all digits so far were those of the bound. The
- * point is written by the caller. */
-static const expr *between(const span *r, int at, bool on_lo, bool on_hi) {
+/* Any digits from `at` on. */
+static const expr *any_digits(const span *r, int at) {
+    schema     *s = r->s;
+    const expr *point = r->of.places ? expr_pair(s->r, schema_word(s, "."), digits(s, 1, r->of.places)) : NULL;
+    if (at > WHOLE) {
+        return digits(s, 0, WHOLE + r->of.places - at);
+    }
+    const expr *whole = digits(s, WHOLE - at, WHOLE - at);
+    return point ? expr_pair(s->r, whole, expr_optional(s->r, point)) : whole;
+}
+
+/* Digits from `at` on; NULL: there is no way to go on. `on_lo`, `on_hi`: all digits so far were those of the bound. `rest`:
+ * the remainder of those so far. */
+static const expr *between(const span *r, int at, bool on_lo, bool on_hi, int64_t rest) {
     schema     *s = r->s;
     const expr *item[12];
-    int         n = 0, last = r->integer ? WHOLE : WHOLE + FRACTION;
-    if (at >= WHOLE && may_stop(r, at, on_lo, on_hi)) {
+    int         n = 0, last = WHOLE + r->of.places;
+    if (!on_lo && !on_hi) {
+        return r->of.step > 1 ? dividing(r, at, rest) : any_digits(r, at);
+    }
+    if (at >= WHOLE && rest == 0 && may_stop(r, at, on_lo, on_hi)) {
         item[n++] = schema_word(s, "");
-    }
-    if (at < last && !on_lo && !on_hi && at != WHOLE) {
-        const expr *whole = digits(s, at < WHOLE ? WHOLE - at : 0, at < WHOLE ? WHOLE - at : last - at);
-        if (at > WHOLE || r->integer) {
-            return whole;
-        }
-        const expr *point = expr_pair(s->r, schema_word(s, "."), digits(s, 1, FRACTION));
-        return expr_pair(s->r, whole, expr_optional(s->r, point));
-    }
-    if (at == WHOLE && !on_lo && !on_hi && at < last) {
-        return expr_optional(s->r, expr_pair(s->r, schema_word(s, "."), digits(s, 1, FRACTION)));
     }
     int least = on_lo ? r->lo.digit[at < last ? at : 0] : '0', most = on_hi ? r->hi.digit[at < last ? at : 0] : '9';
     if (at == r->begin && at < WHOLE - 1 && least == '0') {
@@ -71,12 +137,12 @@ static const expr *between(const span *r, int at, bool on_lo, bool on_hi) {
     for (int d = least; at < last && d <= most;) {
         bool low = on_lo && d == r->lo.digit[at], high = on_hi && d == r->hi.digit[at];
         int  to = d;
-        while (!low && !high && to < most - (on_hi ? 1 : 0)) {
-            to++;
+        while (r->of.step == 1 && !low && !high && to < most - (on_hi ? 1 : 0)) {
+            to++; /* those that go on alike */
         }
-        const expr *rest = between(r, at + 1, low, high);
-        if (rest) {
-            const expr *x = expr_pair(s->r, expr_range(s->r, d, to), rest);
+        const expr *more = between(r, at + 1, low, high, remainder_with(r, at, rest, d - '0'));
+        if (more) {
+            const expr *x = expr_pair(s->r, expr_range(s->r, d, to), more);
             item[n++] = at == WHOLE ? expr_pair(s->r, schema_word(s, "."), x) : x;
         }
         d = to + 1;
@@ -89,14 +155,14 @@ static int compare(const bound *a, const bound *b) {
 }
 
 /* All magnitudes from lo to hi; NULL when there is none. */
-static const expr *magnitudes(schema *s, bound lo, bound hi, bool integer) {
+static const expr *magnitudes(schema *s, bound lo, bound hi, multiple of) {
     const expr *item[WHOLE];
     int         n = 0;
     if (compare(&lo, &hi) > 0) {
         return NULL;
     }
     for (int begin = WHOLE - 1; begin >= 0; begin--) {
-        span r = {s, lo, hi, begin, integer};
+        span r = {s, lo, hi, begin, of};
         bool lo_longer = false, hi_longer = false;
         for (int i = 0; i < begin; i++) {
             lo_longer = lo_longer || lo.digit[i] != '0';
@@ -105,7 +171,7 @@ static const expr *magnitudes(schema *s, bound lo, bound hi, bool integer) {
         if (lo_longer) {
             continue; /* too small with so few digits */
         }
-        const expr *x = between(&r, begin, true, !hi_longer);
+        const expr *x = between(&r, begin, true, !hi_longer, 0);
         if (x) {
             item[n++] = x;
         }
@@ -180,7 +246,7 @@ static limits read_limits(schema *s, const cJSON *node) {
 }
 
 /* Below zero the magnitude runs the other way. Zero is written without a sign. */
-static const expr *bounded(schema *s, limits l, bool integer) {
+static const expr *bounded(schema *s, limits l, multiple of) {
     const expr *item[2];
     int         n = 0;
     bound       lo, hi;
@@ -191,12 +257,12 @@ static const expr *bounded(schema *s, limits l, bool integer) {
     double most = nextafter(BEYOND, 0); /* its digits are 999999999999999.875 */
     if (l.hi >= 0 && to_digits(s, l.lo > 0 ? l.lo : 0, l.lo < 0 || l.lo_in, &lo) &&
         to_digits(s, l.hi < BEYOND ? l.hi : most, l.hi_in, &hi)) {
-        item[n] = magnitudes(s, lo, hi, integer);
+        item[n] = magnitudes(s, lo, hi, of);
         n += item[n] != NULL;
     }
     if (!s->r->failed && l.lo < 0 && to_digits(s, l.hi < 0 ? -l.hi : 0, l.hi < 0 && l.hi_in, &lo) &&
         to_digits(s, l.lo > -BEYOND ? -l.lo : most, l.lo_in, &hi)) {
-        const expr *x = magnitudes(s, lo, hi, integer);
+        const expr *x = magnitudes(s, lo, hi, of);
         if (x) {
             item[n++] = expr_pair(s->r, schema_word(s, "-"), x);
         }
@@ -226,18 +292,75 @@ static const expr *plain(schema *s, bool integer) {
     return expr_seq(s->r, all, 4);
 }
 
-const expr *schema_number(schema *s, const cJSON *node, bool integer) {
-    const cJSON *step = cJSON_GetObjectItemCaseSensitive(node, "multipleOf");
-    limits       l = read_limits(s, node);
-    if (step && !(cJSON_IsNumber(step) && step->valuedouble == 1)) {
-        schema_wrong(s, ERR_UNSUPPORTED, "multipleOf is not supported, but for 1");
+/* ---- multipleOf ---- */
+
+#define MOST_STEP   64 /* times a power of ten */
+#define MOST_TENS   6
+#define MOST_PLACES 9
+
+static int64_t common_divisor(int64_t a, int64_t b) {
+    while (b) {
+        int64_t rest = a % b;
+        a = b;
+        b = rest;
     }
-    integer = integer || step;
+    return a;
+}
+
+/* The value as a whole number over a power of ten, the way it is written; false when that takes too many digits. */
+static bool as_fraction(double value, multiple *out) {
+    int64_t tens = 1;
+    for (int places = 0; places <= MOST_PLACES; places++, tens *= 10) {
+        double step = nearbyint(value * (double)tens);
+        if (step >= 1 && step <= MOST_STEP * 1e6 && step / (double)tens == value) {
+            *out = (multiple){(int64_t)step, places};
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What the digits of a number have to be: any, or multiples. */
+static multiple multiples(schema *s, const cJSON *node, bool integer) {
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(node, "multipleOf");
+    multiple     of = {1, integer ? 0 : FRACTION};
+    if (!v) {
+        return of;
+    }
+    if (!cJSON_IsNumber(v) || !(v->valuedouble > 0)) {
+        schema_wrong(s, ERR_INVALID, "multipleOf must be a number above 0");
+        return of;
+    }
+    bool    ok = as_fraction(v->valuedouble, &of);
+    int64_t least = of.step, tens = 1;
+    for (int i = 0; i < MOST_TENS && least % 10 == 0; i++) {
+        least /= 10;
+    }
+    if (!ok || least > MOST_STEP) {
+        schema_wrong(
+            s, ERR_UNSUPPORTED,
+            "multipleOf %.17g is not supported, but whole numbers to %d, with zeros behind them or divided by a "
+            "power of ten",
+            v->valuedouble, MOST_STEP);
+    }
+    if (integer) { /* whole multiples of 5/2 are those of 5 */
+        for (; of.places > 0; of.places--) {
+            tens *= 10;
+        }
+        of.step /= common_divisor(of.step, tens);
+    }
+    return of;
+}
+
+const expr *schema_number(schema *s, const cJSON *node, bool integer) {
+    limits   l = read_limits(s, node);
+    multiple of = multiples(s, node, integer);
     if (s->r->failed) {
         return NULL;
     }
-    if (l.any) {
-        return bounded(s, l, integer);
+    integer = of.places == 0;
+    if (l.any || of.step > 1 || of.places % FRACTION != 0) {
+        return bounded(s, l, of);
     }
     int *shared = integer ? &s->integer : &s->number;
     if (*shared < 0 && (*shared = rules_add(s->r, integer ? "an integer" : "a number")) >= 0) {

@@ -1,4 +1,4 @@
-/* schema_object.c - objects and arrays.
+/* schema_object.c - objects.
  *
  * Members come in the order of their declaration, so an object of n members takes n parts and not n factorial. The comma
  * is the only difficulty: it stands before every member but the first that is there.                                */
@@ -18,7 +18,7 @@ typedef struct member {
 
 typedef struct object {
     member     *member;
-    int         n;
+    int         n, cap;
     const expr *other; /* a pair that is not declared; NULL: none is allowed */
 } object;
 
@@ -138,6 +138,16 @@ static bool add_member(schema *s, object *o, const char *name, const expr *value
         schema_wrong(s, ERR_LIMIT, "an object has more than %d properties", MOST_MEMBERS);
         return false;
     }
+    if (o->n == o->cap) {
+        int     cap = o->cap ? 2 * o->cap : 16;
+        member *more = realloc(o->member, (size_t)cap * sizeof(*more));
+        if (!more) {
+            rules_fail(s->r, ERR_MEMORY, "out of memory for a grammar");
+            return false;
+        }
+        o->member = more;
+        o->cap = cap;
+    }
     o->member[o->n++] = (member){.name = name, .pair = pair_of(s, name, value)};
     return !s->r->failed;
 }
@@ -169,14 +179,70 @@ static bool read_required(schema *s, object *o, const cJSON *node, const cJSON *
     return !s->r->failed;
 }
 
-static bool read_members(schema *s, object *o, const cJSON *node) {
-    const cJSON *list = get(node, "properties"), *extra = additional(s, node);
-    map         *at = map_new(16);
+/* patternProperties of maps: names of one kind, and no others. */
+static void read_pattern(schema *s, object *o, const cJSON *node) {
+    const cJSON *list = get(node, "patternProperties"), *extra = get(node, "additionalProperties");
+    int          least = 0, most = 0;
+    if (!cJSON_IsObject(list) || cJSON_GetArraySize(list) != 1 || get(node, "properties") || get(node, "required") ||
+        get(node, "propertyNames") || (extra && !cJSON_IsFalse(extra))) {
+        schema_wrong(s, ERR_UNSUPPORTED,
+                     "patternProperties is not supported but for one pattern, without properties, required and "
+                     "propertyNames, and with no additionalProperties");
+        return;
+    }
+    const expr *all[] = {schema_word(s, "\""), schema_regex(s, list->child->string, &least, &most),
+                         schema_word(s, "\""), schema_colon(s), schema_below(s, list->child, "patternProperties")};
+    o->other = s->r->failed ? NULL : expr_seq(s->r, all, 5);
+}
+
+/* A member for each name that may be there. */
+static void add_named(schema *s, object *o, const cJSON *list, const cJSON *extra, map *at) {
+    const cJSON *v = NULL;
+    const expr  *value = schema_apart(s, "a value", schema_below(s, extra, "additionalProperties"));
+    cJSON_ArrayForEach(v, list) {
+        int64_t had;
+        if (s->r->failed || !cJSON_IsString(v) || map_get(at, v->valuestring, strlen(v->valuestring), &had)) {
+            continue;
+        }
+        if (!map_put(at, v->valuestring, strlen(v->valuestring), o->n)) {
+            rules_fail(s->r, ERR_MEMORY, "out of memory for a grammar");
+        }
+        add_member(s, o, v->valuestring, value);
+    }
+}
+
+static const cJSON any_string = {.type = cJSON_Object,
+                                 .child = &(cJSON){.type = cJSON_String, .valuestring = "string", .string = "type"}};
+
+/* propertyNames of maps: names out of a list are members that may be there; other names are strings of their schema. */
+static void read_names(schema *s, object *o, const cJSON *node, const cJSON *extra, map *at) {
+    const cJSON *names = get(node, "propertyNames");
+    if (get(node, "properties")) {
+        schema_wrong(s, ERR_UNSUPPORTED, "propertyNames beside properties is not supported");
+        return;
+    }
+    const cJSON *of = schema_merge(s, &any_string, names), *list = of ? get(of, "enum") : NULL;
+    bool         only = list != NULL;
+    for (const cJSON *c = of ? of->child : NULL; c; c = c->next) {
+        only = only && (c == list || strcmp(c->string, "type") == 0 || schema_is_note(c->string));
+    }
+    if (!of || !extra) {
+        return;
+    }
+    if (only && cJSON_GetArraySize(list) <= MOST_MEMBERS) {
+        add_named(s, o, list, extra, at);
+    } else if (get(node, "required")) {
+        schema_wrong(s, ERR_UNSUPPORTED, "required beside propertyNames is not supported, but for an enum of names");
+    } else {
+        const expr *all[] = {schema_below(s, of, "propertyNames"), schema_colon(s),
+                             schema_below(s, extra, "additionalProperties")};
+        o->other = s->r->failed ? NULL : expr_seq(s->r, all, 3);
+    }
+}
+
+static void read_declared(schema *s, object *o, const cJSON *list, map *at) {
     if (list && !cJSON_IsObject(list)) {
         schema_wrong(s, ERR_INVALID, "properties must be an object");
-    }
-    if (!at) {
-        rules_fail(s->r, ERR_MEMORY, "out of memory for a grammar");
     }
     for (const cJSON *c = list ? list->child : NULL; c && !s->r->failed; c = c->next) {
         if (!map_put(at, c->string, strlen(c->string), o->n)) {
@@ -184,9 +250,31 @@ static bool read_members(schema *s, object *o, const cJSON *node) {
         }
         add_member(s, o, c->string, schema_below(s, c, c->string));
     }
+}
+
+/* A keyword that says something: {} and true do not. */
+static bool says(const cJSON *word) {
+    return word && !cJSON_IsTrue(word) && !(cJSON_IsObject(word) && !word->child);
+}
+
+static bool read_members(schema *s, object *o, const cJSON *node) {
+    const cJSON *extra = additional(s, node);
+    map         *at = map_new(16);
+    if (!at) {
+        rules_fail(s->r, ERR_MEMORY, "out of memory for a grammar");
+        return false;
+    }
+    if (says(get(node, "patternProperties"))) {
+        read_pattern(s, o, node);
+    } else if (says(get(node, "propertyNames"))) {
+        read_names(s, o, node, extra, at);
+        extra = NULL;
+    } else {
+        read_declared(s, o, get(node, "properties"), at);
+    }
     bool ok = !s->r->failed && read_required(s, o, node, extra, at);
     map_free(at);
-    if (ok && extra) {
+    if (ok && extra && !o->other) {
         const expr *all[] = {other_name(s, o), schema_colon(s), schema_below(s, extra, "additionalProperties")};
         o->other = s->r->failed ? NULL : expr_seq(s->r, all, 3);
     }
@@ -254,25 +342,29 @@ static const expr *members(schema *s, const object *o) {
     return x;
 }
 
+/* Any object at all: one rule serves all such schemas. */
+static bool is_any_object(const cJSON *node) {
+    static const char *const words[] = {"properties",    "required",      "additionalProperties", "minProperties",
+                                        "maxProperties", "propertyNames", "patternProperties"};
+    for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
+        if (get(node, words[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
 const expr *schema_object(schema *s, const cJSON *node) {
-    int    n = cJSON_GetArraySize(get(node, "properties")) + cJSON_GetArraySize(get(node, "required"));
-    object o = {.member = calloc((size_t)(n < MOST_MEMBERS ? n : MOST_MEMBERS) + 1, sizeof(member))};
+    object o = {0};
     int    least = schema_count(s, node, "minProperties", 0), most = schema_count(s, node, "maxProperties", -1);
-    if (!o.member) {
-        rules_fail(s->r, ERR_MEMORY, "out of memory for a grammar");
-        return NULL;
+    int    shared = -1;
+    if (is_any_object(node) && s->object >= 0) {
+        return expr_rule(s->r, s->object);
+    }
+    if (is_any_object(node)) {
+        shared = s->object = rules_add(s->r, "any object"); /* now: its members' values may be any objects */
     }
     const expr *inside = NULL;
-    if (n > MOST_MEMBERS) {
-        schema_wrong(s, ERR_LIMIT, "an object has more than %d properties", MOST_MEMBERS);
-    } else if (!n && !get(node, "additionalProperties") && !get(node, "properties") && least == 0 && most < 0 &&
-               s->object >= 0) {
-        free(o.member);
-        return expr_rule(s->r, s->object);
-    } else if (!n && !get(node, "additionalProperties") && !get(node, "properties") && least == 0 && most < 0) {
-        s->object = rules_add(s->r, "any object");
-    }
-    int shared = s->object >= 0 && !s->r->failed && !s->r->rule[s->object].body ? s->object : -1;
     if (read_members(s, &o, node)) {
         if (o.n > 0 && (least > 0 || most >= 0)) {
             schema_wrong(s, ERR_UNSUPPORTED, "minProperties and maxProperties beside properties are not supported");
@@ -290,61 +382,4 @@ const expr *schema_object(schema *s, const cJSON *node) {
         return expr_rule(s->r, shared);
     }
     return x ? schema_apart(s, "an object", x) : NULL;
-}
-
-/* ---- an array ---- */
-
-/* Items beyond the prefix; NULL: there are none. */
-static const expr *further_items(schema *s, const cJSON *node, int prefix) {
-    const cJSON *items = get(node, "items");
-    if (!items) {
-        return prefix > 0 && !(s->o && s->o->open) ? NULL : schema_any(s);
-    }
-    if (cJSON_IsArray(items)) {
-        schema_wrong(s, ERR_UNSUPPORTED, "a list of items is written prefixItems since 2020-12");
-        return NULL;
-    }
-    return cJSON_IsFalse(items) ? NULL : schema_below(s, items, "items");
-}
-
-static const expr *array_inside(schema *s, const expr *const *prefix, int n, const expr *item, int least, int most) {
-    const expr *comma = schema_comma(s);
-    const expr *all = NULL;
-    for (int i = 0; i < n; i++) {
-        all = all ? expr_pair(s->r, expr_pair(s->r, all, comma), prefix[i]) : prefix[i];
-    }
-    least = least > n ? least - n : 0;
-    most = most < 0 ? GRAMMAR_NO_MAX : most - n;
-    if (!item || most == 0) {
-        return all ? all : schema_word(s, "");
-    }
-    const expr *more = expr_pair(s->r, comma, item);
-    if (all) {
-        return expr_pair(s->r, all, expr_repeat(s->r, more, least, most));
-    }
-    all = expr_pair(s->r, item, expr_repeat(s->r, more, least > 0 ? least - 1 : 0, most < 0 ? most : most - 1));
-    return least > 0 ? all : expr_optional(s->r, all);
-}
-
-const expr *schema_array(schema *s, const cJSON *node) {
-    const cJSON *list = get(node, "prefixItems"), *c = NULL;
-    const expr  *prefix[64];
-    int          n = 0, least = schema_count(s, node, "minItems", 0), most = schema_count(s, node, "maxItems", -1);
-    if (list && (!cJSON_IsArray(list) || cJSON_GetArraySize(list) > 64)) {
-        schema_wrong(s, ERR_LIMIT, "prefixItems must be an array of at most 64 schemas");
-        return NULL;
-    }
-    if (cJSON_IsTrue(get(node, "uniqueItems"))) {
-        schema_wrong(s, ERR_UNSUPPORTED, "uniqueItems is not supported");
-    }
-    cJSON_ArrayForEach(c, list) {
-        prefix[n++] = schema_below(s, c, "prefixItems");
-    }
-    const expr *item = s->r->failed || most == 0 ? NULL : further_items(s, node, n);
-    if (!s->r->failed && ((most >= 0 && (most < least || most < n)) || (!item && least > n))) {
-        schema_wrong(s, ERR_INVALID, "no array has as many items as minItems, maxItems and prefixItems say");
-    }
-    const expr *all[] = {schema_word(s, "["), s->r->failed ? NULL : array_inside(s, prefix, n, item, least, most),
-                         schema_word(s, "]")};
-    return s->r->failed ? NULL : schema_apart(s, "an array", expr_seq(s->r, all, 3));
 }

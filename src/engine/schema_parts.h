@@ -49,7 +49,12 @@ const expr *schema_regex(schema *s, const char *pattern, int *least, int *most);
 
 /* Both at once, as a new schema that `s` owns; NULL when they cannot be put together. */
 const cJSON *schema_merge(schema *s, const cJSON *a, const cJSON *b);
-const cJSON *schema_target(schema *s, const cJSON *node); /* of its $ref */
-bool         schema_is_note(const char *key);             /* a keyword that allows and forbids nothing */
+/* A copy of the schema without a keyword, which `s` owns. */
+const cJSON *schema_without(schema *s, const cJSON *node, const char *key);
+const cJSON *schema_target(schema *s, const cJSON *node);           /* of its $ref */
+bool         schema_type_allows(const cJSON *node, const cJSON *v); /* as far as `type` says */
+const expr  *schema_written(schema *s, const cJSON *v);             /* the value as JSON */
+const cJSON *schema_not(schema *s, const cJSON *node);              /* the same without `not`, which it has */
+bool         schema_is_note(const char *key);                       /* a keyword that allows and forbids nothing */
 
 #endif

@@ -34,28 +34,62 @@ static const struct {
             "(\\?([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-F]{2})*)?(#([A-Za-z0-9._~-])*)?$"},
 };
 
+static const expr *range(schema *s, int lo, int hi) {
+    return expr_range(s->r, lo, hi);
+}
+
+static const expr *either(schema *s, const expr *a, const expr *b) {
+    return expr_alt(s->r, (const expr *[]){a, b}, 2);
+}
+
+/* Beginnings that go on alike are put together before what they go on with, so that a character takes few states: a string
+ * of limited length has those of one character as many times as it may be long. */
+static const expr *begun(schema *s, const expr *const *beginnings, int n, const expr *rest) {
+    return expr_pair(s->r, expr_alt(s->r, beginnings, n), rest);
+}
+
+/* A character beyond ASCII, in UTF-8 (RFC 3629, section 4). */
+static const expr *beyond_ascii(schema *s) {
+    const expr *tail = range(s, 0x80, 0xBF);
+    const expr *four[] = {expr_pair(s->r, range(s, 0xF0, 0xF0), range(s, 0x90, 0xBF)),
+                          expr_pair(s->r, range(s, 0xF1, 0xF3), tail),
+                          expr_pair(s->r, range(s, 0xF4, 0xF4), range(s, 0x80, 0x8F))};
+    const expr *two_left[] = {range(s, 0xE1, 0xEC), range(s, 0xEE, 0xEF), expr_alt(s->r, four, 3)};
+    const expr *one_left[] = {expr_pair(s->r, range(s, 0xE0, 0xE0), range(s, 0xA0, 0xBF)),
+                              expr_pair(s->r, range(s, 0xED, 0xED), range(s, 0x80, 0x9F)), begun(s, two_left, 3, tail),
+                              range(s, 0xC2, 0xDF)};
+    return begun(s, one_left, 4, tail);
+}
+
+/* Four digits that are neither 0000 nor D800 to DFFF. */
+static const expr *hex_code(schema *s) {
+    const expr *all[] = {range(s, '0', '9'), range(s, 'a', 'f'), range(s, 'A', 'F')};
+    const expr *some[] = {range(s, '1', '9'), range(s, 'a', 'f'), range(s, 'A', 'F')};
+    const expr *plain[] = {range(s, '1', '9'), range(s, 'a', 'c'), range(s, 'A', 'C'), range(s, 'e', 'f'),
+                           range(s, 'E', 'F')};
+    const expr *digit = expr_alt(s->r, all, 3), *not_zero = expr_alt(s->r, some, 3);
+    const expr *zero = range(s, '0', '0');
+    const expr *two[] = {expr_pair(s->r, expr_alt(s->r, plain, 5), digit),
+                         expr_pair(s->r, either(s, range(s, 'd', 'd'), range(s, 'D', 'D')), range(s, '0', '7')),
+                         expr_pair(s->r, zero, not_zero)};
+    const expr *three[] = {begun(s, two, 3, digit), expr_seq(s->r, (const expr *[]){zero, zero, not_zero}, 3)};
+    return either(s, begun(s, three, 2, digit), expr_seq(s->r, (const expr *[]){zero, zero, zero, not_zero}, 4));
+}
+
 const expr *schema_char(schema *s) {
-    static const code_range plain[] = {{0x20, 0x21}, {0x23, 0x5B}, {0x5D, 0x10FFFF}};
-    if (s->chr) {
-        return s->chr;
+    static const char marks[] = "\"\\/bfnrt";
+    if (!s->chr) {
+        const expr *one[sizeof(marks)];
+        for (size_t i = 0; i + 1 < sizeof(marks); i++) {
+            one[i] = range(s, marks[i], marks[i]);
+        }
+        one[sizeof(marks) - 1] = expr_pair(s->r, range(s, 'u', 'u'), hex_code(s));
+        s->chr =
+            expr_alt(s->r,
+                     (const expr *[]){range(s, 0x20, 0x21), range(s, 0x23, 0x5B), range(s, 0x5D, 0x7F), beyond_ascii(s),
+                                      expr_pair(s->r, range(s, '\\', '\\'), expr_alt(s->r, one, sizeof(marks)))},
+                     5);
     }
-    const expr *one =
-        expr_alt(s->r,
-                 (const expr *[]){expr_range(s->r, '"', '"'), expr_range(s->r, '\\', '\\'), expr_range(s->r, '/', '/'),
-                                  expr_range(s->r, 'b', 'b'), expr_range(s->r, 'f', 'f'), expr_range(s->r, 'n', 'n'),
-                                  expr_range(s->r, 'r', 'r'), expr_range(s->r, 't', 't')},
-                 8);
-    /* Four digits that are neither 0000 nor D800 to DFFF. */
-    int         least = 0, most = 0;
-    const expr *code = schema_regex(
-        s,
-        "^([1-9a-cA-Ce-fE-F][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}|0([1-9a-fA-F][0-9a-fA-F]{2}|0([1-9a-fA-F]"
-        "[0-9a-fA-F]|0[1-9a-fA-F])))$",
-        &least, &most);
-    const expr *escape =
-        expr_pair(s->r, schema_word(s, "\\"),
-                  expr_alt(s->r, (const expr *[]){one, expr_pair(s->r, schema_word(s, "u"), code)}, 2));
-    s->chr = expr_alt(s->r, (const expr *[]){expr_class(s->r, plain, 3), escape}, 2);
     return s->chr;
 }
 

@@ -60,15 +60,19 @@ static void read_template(model *m, const gguf *g) {
         snprintf(m->chat_error, sizeof m->chat_error, "%.*s", (int)utf8_whole(e.text, strnlen(e.text, 255)), e.text);
 }
 
-static bool load(model *m, const gguf *g, pool *p, err *e) {
+static bool load(model *m, const gguf *g, pool *p, const atomic_bool *stop, err *e) {
     /* What is quick to refuse comes before the weights. */
     if (!read_name(m, g, e) || !model_shape_read(g, &m->shape, e) || !read_tokenizer(m, g, e))
         return false;
     read_template(m, g);
-    return weights_load(m, g, p, e) || err_prefix(e, "%.200s", gguf_name(g));
+    return weights_load(m, g, p, stop, e) || err_prefix(e, "%.200s", gguf_name(g));
 }
 
 model *model_open(const char *path, const void *data, size_t n, pool *p, err *e) {
+    return model_open_until(path, data, n, p, NULL, e);
+}
+
+model *model_open_until(const char *path, const void *data, size_t n, pool *p, const atomic_bool *stop, err *e) {
     if (!path && !data) {
         err_set(e, ERR_INTERNAL, "model_open without a path and without data");
         return NULL;
@@ -77,7 +81,7 @@ model *model_open(const char *path, const void *data, size_t n, pool *p, err *e)
     model *m = g ? calloc(1, sizeof *m) : NULL;
     if (g && !m)
         err_set(e, ERR_MEMORY, "out of memory");
-    if (m && !load(m, g, p, e)) {
+    if (m && !load(m, g, p, stop, e)) {
         model_close(m);
         m = NULL;
     }

@@ -4,6 +4,8 @@
 #ifndef PARE_MODEL_MODEL_H
 #define PARE_MODEL_MODEL_H
 
+#include <stdatomic.h>
+
 #include "base/err.h"
 #include "model/arch.h"
 #include "model/gguf.h"
@@ -60,6 +62,8 @@ typedef struct model {
 /* `path` NULL with `data`: a model in memory (the bundled one). The gguf is closed again: packed weights are the only
  * copy that stays. `pool` may be NULL; packing then runs on the calling thread. */
 model *model_open(const char *path, const void *data, size_t n, pool *p, err *e);
+/* The same, given up with ERR_CANCELLED soon after another thread has set *stop. */
+model *model_open_until(const char *path, const void *data, size_t n, pool *p, const atomic_bool *stop, err *e);
 void   model_close(model *m);
 
 #endif

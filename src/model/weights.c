@@ -122,12 +122,13 @@ static bool take_memory(model *m, size_t bytes, err *e) {
 /* ---- packing ---- */
 
 typedef struct packing {
-    model       *m;
-    const gguf  *g;
-    const chunk *chunks;
-    uint8_t    **scratch; /* one a thread */
-    atomic_bool  failed;
-    err          why; /* written by the thread that sets `failed` first */
+    model             *m;
+    const gguf        *g;
+    const chunk       *chunks;
+    uint8_t          **scratch; /* one a thread */
+    const atomic_bool *stop;    /* NULL: nobody will */
+    atomic_bool        failed;
+    err                why; /* written by the thread that sets `failed` first */
 } packing;
 
 /* Of a matrix; of a vector all that the slot takes, whose values stand alone unless it takes the whole tensor. */
@@ -146,6 +147,12 @@ static int64_t chunk_rows(const slot *x) {
     if (rows < PANEL_ROWS)
         rows = PANEL_ROWS;
     return rows < x->rows ? rows : x->rows;
+}
+
+static bool stopped(packing *job) {
+    if (job->stop && atomic_load(job->stop) && !atomic_exchange(&job->failed, true))
+        err_set(&job->why, ERR_CANCELLED, "loading was stopped");
+    return atomic_load(&job->failed);
 }
 
 static void pack_chunk(packing *job, const chunk *c, uint8_t *scratch) {
@@ -169,7 +176,7 @@ static void pack_chunk(packing *job, const chunk *c, uint8_t *scratch) {
 
 static void pack_some(void *arg, int begin, int end, int thread) {
     packing *job = arg;
-    for (int i = begin; i < end && !atomic_load(&job->failed); i++)
+    for (int i = begin; i < end && !stopped(job); i++)
         pack_chunk(job, &job->chunks[i], job->scratch[thread]);
 }
 
@@ -230,20 +237,20 @@ static void pack_in_turns(packing *job, int count, pool *p) {
         pack_some(job, 0, count, 0);
         return;
     }
-    for (; count > 0; job->chunks += TURN_CHUNKS, count -= TURN_CHUNKS) {
+    for (; count > 0 && !stopped(job); job->chunks += TURN_CHUNKS, count -= TURN_CHUNKS) {
         pool_take(p);
         pool_run(p, count < TURN_CHUNKS ? count : TURN_CHUNKS, 1, pack_some, job);
         pool_give(p);
     }
 }
 
-static bool pack_all(model *m, const gguf *g, const slots *s, pool *p, err *e) {
+static bool pack_all(model *m, const gguf *g, const slots *s, pool *p, const atomic_bool *stop, err *e) {
     int    threads = p ? pool_threads(p) : 1, count;
     size_t largest;
     chunk *chunks = list_chunks(s, &count, &largest, e);
     if (!chunks)
         return false;
-    packing   job = {.m = m, .g = g, .chunks = chunks};
+    packing   job = {.m = m, .g = g, .chunks = chunks, .stop = stop};
     uint8_t **scratch = calloc((size_t)threads, sizeof *scratch);
     bool      ok = scratch != NULL;
     for (int t = 0; ok && t < threads; t++)
@@ -281,14 +288,14 @@ static bool check_rope_factors(const model *m, err *e) {
            check_factors(m, m->rope_short, "rope_factors_short.weight", e);
 }
 
-static bool load(model *m, const gguf *g, slots *s, pool *p, err *e) {
+static bool load(model *m, const gguf *g, slots *s, pool *p, const atomic_bool *stop, err *e) {
     return slots_list(m, g, s, e) && lay_out(s, g, &m->weight_bytes, e) && take_memory(m, m->weight_bytes, e) &&
-           place(m, s, e) && pack_all(m, g, s, p, e) && check_rope_factors(m, e);
+           place(m, s, e) && pack_all(m, g, s, p, stop, e) && check_rope_factors(m, e);
 }
 
-bool weights_load(model *m, const gguf *g, pool *p, err *e) {
+bool weights_load(model *m, const gguf *g, pool *p, const atomic_bool *stop, err *e) {
     slots s = {0};
-    bool  ok = load(m, g, &s, p, e);
+    bool  ok = load(m, g, &s, p, stop, e);
     free(s.list);
     return ok;
 }

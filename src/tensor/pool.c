@@ -16,15 +16,16 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "tensor/stall.h"
 
 #define MAX_THREADS  512
@@ -264,16 +265,13 @@ static int usable_cores(void) {
     return n > 0 ? (int)n : 1;
 }
 
-static int start_worker(pool *p, int number) {
+static bool start_worker(pool *p, int number, err *e) {
     worker *w = &p->workers[number - 1];
     w->pool = p;
     w->number = number;
-    sigset_t all, before; /* signals belong to the threads that expect them */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&w->handle, NULL, worker_main, w);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return rc;
+    char what[64];
+    snprintf(what, sizeof what, "compute thread %d of %d", number + 1, p->threads);
+    return thread_start(&w->handle, worker_main, w, what, e);
 }
 
 pool *pool_new(int threads, err *e) {
@@ -306,10 +304,8 @@ pool *pool_new(int threads, err *e) {
     }
     p->threads = threads; /* before there are others who read it */
     for (int i = 1; i < threads; i++) {
-        int rc = start_worker(p, i);
-        if (rc) {
+        if (!start_worker(p, i, e)) {
             pool_free(p);
-            err_set(e, ERR_IO, "cannot start compute thread %d of %d: %s", i + 1, threads, strerror(rc));
             return NULL;
         }
         p->started = i;

@@ -150,6 +150,23 @@ static void what_is_refused(void **state) {
             ",\"tool_choice\":\"required\",\"tools\":[{\"function\":{\"name\":\"f\"}},{\"function\":{\"name\":\"g\","
             "\"parameters\":{\"properties\":{\"a\":{\"type\":\"colour\"}}}}}]",
             "tools[1].function.parameters.a", "colour");
+    asked large = ask(&b, ",\"grammar\":\"root ::= [a]{1000001}\"", false);
+    assert_false(large.ok);
+    assert_int_equal(error_status(large.e.code), 400);
+    clear(&large);
+    large = ask(&b, SCHEMA("{\"type\":\"string\",\"pattern\":\"^(a|b)*a(a|b){30}$\"}"), false);
+    assert_false(large.ok);
+    assert_says(large.e, "too large");
+    assert_int_equal(error_status(large.e.code), 400);
+    clear(&large);
+    large =
+        ask(&b,
+            ",\"tool_choice\":\"required\",\"tools\":[{\"function\":{\"name\":\"f\",\"parameters\":{\"properties\":{"
+            "\"a\":{\"type\":\"string\",\"maxLength\":1000001}}}}}]",
+            false);
+    assert_false(large.ok);
+    assert_int_equal(error_status(large.e.code), 400);
+    clear(&large);
     mute.manners.no_tools = true;
     refused(&mute, TOOLS ",\"tool_choice\":\"required\"", "tool_choice", "no place for tools");
     assert_null(grammar_of(&mute, TOOLS));

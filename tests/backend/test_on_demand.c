@@ -1,5 +1,5 @@
 /* Models that are loaded on demand: two under a budget for one, one that never fits, one that is left alone, requests that
- * are cancelled in line, and many at once. */
+ * are cancelled in line, many at once, a file that cannot be loaded for a while, and closing while a model is loaded. */
 #include "check.h"
 
 #include <pthread.h>
@@ -22,6 +22,8 @@ typedef struct call {
     event_kind    last;
     int           finals;
     err           error;
+    int           status;
+    int64_t       retry_after; /* 0: none */
     int64_t       tokens;
     int           most;     /* tokens; 0: 8 */
     struct call  *against;  /* asked again and again until this one has its answer, */
@@ -41,6 +43,8 @@ static void on_event(void *ctx, const event *ev) {
     c->last = ev->kind;
     if (ev->error)
         c->error = *ev->error;
+    c->status = ev->status;
+    c->retry_after = ev->retry_after ? strtoll(ev->retry_after, NULL, 10) : 0;
     if (ev->usage)
         c->tokens = ev->usage->completion;
     if (c->against && c->against->finals == 0 && clock_us() < c->until_us)
@@ -255,11 +259,132 @@ static void what_is_no_model_is_refused(void **state) {
     pool_free(p);
 }
 
+/* ---- a file that cannot be loaded ---- */
+
+static void write_file(const char *path, const char *data, size_t n) {
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+static char *read_story(size_t *n) {
+    FILE *f = fopen(STORYTELLER, "rb");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, 0, SEEK_END), 0);
+    *n = (size_t)ftell(f);
+    rewind(f);
+    char *data = malloc(*n);
+    assert_true(data && fread(data, 1, *n, f) == *n);
+    fclose(f);
+    return data;
+}
+
+static void fails_with(backend *b, const char *says, int64_t least, int64_t most) {
+    call calls[3] = {{.b = b}, {.b = b}, {.b = b, .cancel = true}};
+    run(calls, 3);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(calls[i].finals, 1);
+        assert_int_equal(calls[i].last, EVENT_ERROR);
+        assert_says(calls[i].error, says);
+        assert_int_equal(calls[i].status, 503);
+        assert_in_range(calls[i].retry_after, least, most);
+    }
+    assert_int_equal(calls[2].error.code, ERR_CANCELLED);
+    assert_int_equal(calls[2].retry_after, 0);
+}
+
+static void is_ill(backend *b, const char *says) {
+    err e = {0};
+    assert_false(b->ops->healthy(b, &e));
+    assert_says(e, says);
+}
+
+static void is_well_by(backend *b, int64_t until_us) {
+    while (!b->ops->healthy(b, NULL) && clock_us() < until_us)
+        usleep(20000);
+    assert_true(b->ops->healthy(b, NULL));
+}
+
+/* Cut short it fails; asked again it fails without being tried, and so it stays for the pause; a failure after that stands
+ * twice as long, but the whole file, once it is back, is loaded at once. */
+static void a_failure_stands_for_a_while(void **state) {
+    (void)state;
+    err           e = {0};
+    local_options o = {.sequences = 1, .context = 64};
+    char          path[64];
+    size_t        n;
+    if (!have_story())
+        skip();
+    char *story = read_story(&n);
+    snprintf(path, sizeof path, "/tmp/pare-demand-%d.gguf", (int)getpid());
+    write_file(path, story, n);
+    pool      *p = pool_new(2, &e);
+    on_demand *d = on_demand_new(p, 0, 0, &e);
+    backend   *b = on_demand_add(d, "story", path, NULL, 0, &o, &e);
+    assert_ok(b, e);
+    write_file(path, story, n / 2);
+    int64_t begun = clock_us();
+    fails_with(b, "story could not be loaded: ", 4, 5);
+    is_ill(b, "story could not be loaded: ");
+    int64_t asked = clock_us();
+    for (int i = 0; i < 20; i++)
+        fails_with(b, "story could not be loaded: ", 1, 5);
+    assert_true(clock_us() < begun + 4000000); /* or the machine is too slow for what follows to say anything */
+    is_ill(b, "past the end");
+    is_well_by(b, asked + 8000000);
+    assert_true(clock_us() >= begun + 5000000);
+    fails_with(b, "past the end", 6, 10);
+    is_ill(b, "past the end");
+    write_file(path, story, n);
+    is_well_by(b, clock_us() + 4000000); /* far less than the pause that is left */
+    call c = {.b = b};
+    run(&c, 1);
+    assert_int_equal(c.last, EVENT_DONE);
+    assert_int_equal(c.tokens, 8);
+    b->ops->close(b);
+    on_demand_free(d);
+    pool_free(p);
+    unlink(path);
+    free(story);
+}
+
+/* Closed at any moment of a load: the request that waits for it ends as cancelled, and nothing is left. */
+static void closing_gives_up_a_load(void **state) {
+    (void)state;
+    err           e = {0};
+    local_options o = {.sequences = 1, .context = 64};
+    if (!have_story())
+        skip();
+    pool *p = pool_new(2, &e);
+    for (int i = 0; i < 12; i++) {
+        on_demand *d = on_demand_new(p, 0, 0, &e);
+        backend   *b = on_demand_add(d, "story", STORYTELLER, NULL, 0, &o, &e);
+        loop      *l = loop_new(0, &e);
+        int        open = 1;
+        call       c = {.b = b, .l = l, .open = &open};
+        assert_ok(d && b && l, e);
+        c.ask = (prompt){.text = "Once"};
+        c.r = (request){.kind = REQUEST_COMPLETION, .prompts = &c.ask, .n_prompts = 1, .max_tokens = 2, .top_p = 1};
+        assert_ok(b->ops->start(b, l, &c.r, NULL, on_event, &c, &e), e);
+        usleep((unsigned)(i * 700));
+        b->ops->close(b);
+        assert_true(loop_run(l, &e)); /* until the final event */
+        assert_int_equal(c.finals, 1);
+        assert_int_equal(c.error.code, ERR_CANCELLED);
+        assert_false(loaded(b));
+        loop_free(l);
+        on_demand_free(d);
+    }
+    pool_free(p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_share_the_room_for_one),  cmocka_unit_test(nobody_waits_for_ever),
         cmocka_unit_test(who_is_idle_leaves),          cmocka_unit_test(fingerprints_agree),
-        cmocka_unit_test(what_is_no_model_is_refused),
+        cmocka_unit_test(what_is_no_model_is_refused), cmocka_unit_test(a_failure_stands_for_a_while),
+        cmocka_unit_test(closing_gives_up_a_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -85,25 +85,35 @@ static inline void bed_compare(const float *got, const float *want, int position
     }
 }
 
-/* The positions [0, to) hold what stands for these tokens in this scope; KV_F32 only. */
-static inline void bed_verify(const kv_cache *kv, int sequence, const kv_scope *scope, const int32_t *tokens, int to) {
+/* The positions [from, to) of a layer hold what stands for these tokens in this scope; KV_F32 only. */
+static inline void bed_verify_layer(const kv_cache *kv, int layer, int sequence, const kv_scope *scope,
+                                    const int32_t *tokens, int from, int to) {
     uint64_t       chain = bed_root(scope);
-    const int32_t *table = kv_table(kv, sequence);
+    const int32_t *table = kv_layer_table(kv, layer, sequence);
     float          k[BED_HEADS * BED_DIM], v[BED_HEADS * BED_DIM], got[BED_DIM];
     for (int p = 0; p < to; p++) {
         chain = bed_chain(chain, tokens[p]);
-        for (int layer = 0; layer < BED_LAYERS; layer++) {
-            bed_values(chain, layer, 0, k);
-            bed_values(chain, layer, 1, v);
-            for (int head = 0; head < BED_HEADS; head++) {
-                kv_view     view = kv_head(kv, layer, head);
-                const char *block = view.blocks + (size_t)table[p / KV_TOKENS] * view.block_bytes;
-                kv_get_key(view.layout, block, p % KV_TOKENS, got);
-                bed_compare(got, k + head * BED_DIM, p, layer, head);
-                kv_get_value(view.layout, block + view.values_at, p % KV_TOKENS, got);
-                bed_compare(got, v + head * BED_DIM, p, layer, head);
-            }
+        if (p < from) {
+            continue;
         }
+        assert_true(table[p / KV_TOKENS] >= 0);
+        bed_values(chain, layer, 0, k);
+        bed_values(chain, layer, 1, v);
+        for (int head = 0; head < BED_HEADS; head++) {
+            kv_view     view = kv_head(kv, layer, head);
+            const char *block = view.blocks + (size_t)table[p / KV_TOKENS] * view.block_bytes;
+            kv_get_key(view.layout, block, p % KV_TOKENS, got);
+            bed_compare(got, k + head * BED_DIM, p, layer, head);
+            kv_get_value(view.layout, block + view.values_at, p % KV_TOKENS, got);
+            bed_compare(got, v + head * BED_DIM, p, layer, head);
+        }
+    }
+}
+
+/* All positions [0, to) of all layers. */
+static inline void bed_verify(const kv_cache *kv, int sequence, const kv_scope *scope, const int32_t *tokens, int to) {
+    for (int layer = 0; layer < BED_LAYERS; layer++) {
+        bed_verify_layer(kv, layer, sequence, scope, tokens, 0, to);
     }
 }
 

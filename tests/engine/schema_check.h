@@ -54,17 +54,19 @@ static inline int characters(const char *text) {
 }
 
 /* Patterns of the tests are in the part that POSIX has too. */
+static inline bool matches(const char *pattern, const char *text) {
+    regex_t re;
+    assert_int_equal(regcomp(&re, pattern, REG_EXTENDED | REG_NOSUB), 0);
+    bool yes = regexec(&re, text, 0, NULL, 0) == 0;
+    regfree(&re);
+    return yes;
+}
+
 static inline bool string_holds(const cJSON *s, const cJSON *v) {
     const cJSON *pattern = word_of(s, "pattern");
     int          n = characters(v->valuestring);
     bool         ok = n >= number_of(s, "minLength", 0) && n <= number_of(s, "maxLength", 1e9);
-    if (pattern) {
-        regex_t re;
-        assert_int_equal(regcomp(&re, pattern->valuestring, REG_EXTENDED | REG_NOSUB), 0);
-        ok = ok && regexec(&re, v->valuestring, 0, NULL, 0) == 0;
-        regfree(&re);
-    }
-    return ok;
+    return ok && (!pattern || matches(pattern->valuestring, v->valuestring));
 }
 
 static inline bool object_holds(const cJSON *root, const cJSON *s, const cJSON *v) {
@@ -77,8 +79,21 @@ static inline bool object_holds(const cJSON *root, const cJSON *s, const cJSON *
     for (const cJSON *m = v->child; m; m = m->next) {
         const cJSON *of = word_of(props, m->string);
         if (of ? !satisfies(root, of, m)
-               : cJSON_IsFalse(extra) || (cJSON_IsObject(extra) && !satisfies(root, extra, m))) {
+               : (cJSON_IsFalse(extra) && !word_of(s, "patternProperties")) ||
+                     (cJSON_IsObject(extra) && !satisfies(root, extra, m))) {
             return false;
+        }
+    }
+    const cJSON *kinds = word_of(s, "patternProperties"), *names = word_of(s, "propertyNames");
+    for (const cJSON *m = v->child; m; m = m->next) {
+        cJSON name = {.type = cJSON_String, .valuestring = m->string};
+        if (names && !satisfies(root, names, &name)) {
+            return false;
+        }
+        for (const cJSON *k = kinds ? kinds->child : NULL; k; k = k->next) {
+            if (matches(k->string, m->string) && !satisfies(root, k, m)) {
+                return false;
+            }
         }
     }
     int n = cJSON_GetArraySize(v);
@@ -92,6 +107,13 @@ static inline bool array_holds(const cJSON *root, const cJSON *s, const cJSON *v
         const cJSON *of = i < first ? cJSON_GetArrayItem(prefix, i) : items;
         if (of && !satisfies(root, of, cJSON_GetArrayItem(v, i))) {
             return false;
+        }
+    }
+    for (int i = 0; cJSON_IsTrue(word_of(s, "uniqueItems")) && i < n; i++) {
+        for (int k = 0; k < i; k++) {
+            if (cJSON_Compare(cJSON_GetArrayItem(v, i), cJSON_GetArrayItem(v, k), true)) {
+                return false;
+            }
         }
     }
     return n >= number_of(s, "minItems", 0) && n <= number_of(s, "maxItems", 1e9);
@@ -128,11 +150,15 @@ static bool satisfies(const cJSON *root, const cJSON *s, const cJSON *v) {
     if (!listed || !type_holds(s, v) || (word_of(s, "const") && !cJSON_Compare(word_of(s, "const"), v, true)) ||
         (word_of(s, "anyOf") && !some_hold(root, word_of(s, "anyOf"), v, false)) ||
         (word_of(s, "oneOf") && !some_hold(root, word_of(s, "oneOf"), v, false)) ||
-        !some_hold(root, word_of(s, "allOf"), v, true)) {
+        !some_hold(root, word_of(s, "allOf"), v, true) ||
+        (word_of(s, "not") && satisfies(root, word_of(s, "not"), v))) {
         return false;
     }
     if (cJSON_IsNumber(v)) {
-        double x = v->valuedouble;
+        double x = v->valuedouble, times = x / number_of(s, "multipleOf", 1);
+        if (word_of(s, "multipleOf") && fabs(times - nearbyint(times)) > 1e-9 + fabs(times) * 1e-15) {
+            return false;
+        }
         return x >= number_of(s, "minimum", -INFINITY) && x <= number_of(s, "maximum", INFINITY) &&
                x > number_of(s, "exclusiveMinimum", -INFINITY) && x < number_of(s, "exclusiveMaximum", INFINITY);
     }
@@ -204,6 +230,18 @@ static const char *const schema_samples[] = {
     "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"null\"}},\"oneOf\":[{\"required\":[\"a\"]},{\"properties\":"
     "{\"b\":{"
     "\"type\":\"null\"}},\"required\":[\"b\"]}]}",
+    "{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"multipleOf\":7,\"minimum\":-50,\"maximum\":1234}}",
+    "{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"multipleOf\":60}}",
+    "{\"type\":\"array\",\"items\":{\"multipleOf\":0.25,\"exclusiveMinimum\":0,\"maximum\":64}}",
+    "{\"type\":\"array\",\"items\":{\"type\":\"number\",\"multipleOf\":0.01,\"minimum\":0,\"maximum\":99.99}}",
+    "{\"type\":\"array\",\"uniqueItems\":true,\"items\":{\"enum\":[1,\"a\",null,[2],1.0]},\"minItems\":1,\"maxItems\":"
+    "3}",
+    "{\"type\":\"object\",\"patternProperties\":{\"^[a-f]{2,4}$\":{\"type\":\"integer\"}},\"additionalProperties\":"
+    "false}",
+    "{\"type\":\"object\",\"propertyNames\":{\"pattern\":\"^k[0-9]+$\"},\"additionalProperties\":{\"type\":\"null\"}}",
+    "{\"type\":\"object\",\"propertyNames\":{\"enum\":[\"p\",\"q\",\"r\"]},\"additionalProperties\":{\"type\":\"null\"}"
+    "}",
+    "{\"type\":\"array\",\"items\":{\"not\":{\"type\":[\"object\",\"array\"]}}}",
     "{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/"
     "n\",\"maximum\":5},\"$defs\":{\"n\":{\"type\":\"integer\",\"minimum\":1}}}",
 };

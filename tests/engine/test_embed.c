@@ -368,6 +368,25 @@ static void every_job_ends_once_whatever_happens(void **state) {
     model_close(m);
 }
 
+/* What a budget counts: a long text of a model that looks both ways needs rows of its own, of others only the cache. */
+static void the_size_is_told_before(void **state) {
+    (void)state;
+    model_shape s = {.context = 8192, .causal = true};
+    embed_size  is = embed_size_of(&s, &(embed_options){0});
+    assert_int_equal(is.step_tokens, 2048);
+    assert_int_equal(is.rows, 2048);
+    assert_int_equal(is.kv_tokens, 2048 + 256 * KV_TOKENS);
+    assert_int_equal(is.long_kv_tokens, 8192);
+    assert_int_equal(is.long_rows, 0);
+    s.causal = false;
+    assert_int_equal(embed_size_of(&s, &(embed_options){.context = 4096}).long_rows, 4096);
+    is = embed_size_of(&s, &(embed_options){.context = 512});
+    assert_int_equal(is.context, 512);
+    assert_int_equal(is.long_kv_tokens, 0);
+    assert_int_equal(is.long_rows, 0);
+    assert_int_equal(embed_size_of(&s, &(embed_options){.context = 4}).step_tokens, 1024); /* more never comes */
+}
+
 static void a_full_queue_says_so(void **state) {
     (void)state;
     static embed_text texts[500];
@@ -414,6 +433,7 @@ int main(void) {
         cmocka_unit_test(a_short_job_overtakes_a_long_one),
         cmocka_unit_test(what_cannot_be_is_refused_with_both_numbers),
         cmocka_unit_test(every_job_ends_once_whatever_happens),
+        cmocka_unit_test(the_size_is_told_before),
         cmocka_unit_test(a_full_queue_says_so),
         cmocka_unit_test(unit_vectors_and_names),
     };

@@ -118,6 +118,51 @@ static void test_values_written(void **unused) {
         {"{\"type\":\"string\",\"format\":\"time\"}", "\"23:59:59.5Z\""},
         {"{\"type\":\"string\",\"format\":\"uri\"}", "\"https://a.example/x%20y?q=1#f\""},
         {"{\"type\":\"string\",\"format\":\"email\"}", "\"a.b@c.example\""},
+        {"{\"type\":\"string\"}",
+         "\"\x7f\xc2\x80\xdf\xbf\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xf0\x90\x80\x80\xf4\x8f\xbf\xbf\""},
+        {"{\"type\":\"string\"}", "\"\\u0001\\u0010\\u0100\\u1000\\ud7ff\\uE000\\uabcd\\\\\\/\\b\\f\\r\\t\\\"\""},
+        {"{\"type\":\"integer\",\"multipleOf\":7}", "-343"},
+        {"{\"type\":\"integer\",\"multipleOf\":7}", "0"},
+        {"{\"multipleOf\":64}", "999999999999936"},
+        {"{\"multipleOf\":1000000}", "123000000"},
+        {"{\"multipleOf\":2500}", "7500"},
+        {"{\"type\":\"integer\",\"multipleOf\":2.5}", "15"},
+        {"{\"type\":\"number\",\"multipleOf\":0.01}", "19.9"},
+        {"{\"type\":\"number\",\"multipleOf\":0.01}", "-19.99"},
+        {"{\"type\":\"number\",\"multipleOf\":0.25}", "3.75"},
+        {"{\"type\":\"number\",\"multipleOf\":0.25}", "3.5"},
+        {"{\"type\":\"number\",\"multipleOf\":0.25}", "3.50"},
+        {"{\"type\":\"number\",\"multipleOf\":0.05,\"minimum\":0.5,\"maximum\":1}", "0.95"},
+        {"{\"type\":\"integer\",\"multipleOf\":5,\"minimum\":3,\"maximum\":100}", "100"},
+        {"{\"type\":\"integer\",\"multipleOf\":5,\"minimum\":3,\"maximum\":100}", "5"},
+        {"{\"patternProperties\":{\"^s_[a-z]+$\":{\"type\":\"null\"}}}", "{\"s_a\":null,\"s_bc\":null}"},
+        {"{\"type\":\"object\",\"patternProperties\":{}}", "{\"x\":1}"},
+        {"{\"propertyNames\":{\"pattern\":\"^[a-c]{2}$\"},\"additionalProperties\":{\"type\":\"null\"}}",
+         "{\"ab\":null}"},
+        {"{\"type\":\"object\",\"propertyNames\":{\"enum\":[\"a\",\"b\",3]}}", "{\"b\":[]}"},
+        {"{\"type\":\"object\",\"propertyNames\":{\"$ref\":\"#/$defs/k\"},\"$defs\":{\"k\":{\"enum\":[\"a\",\"b\"]}}}",
+         "{\"a\":1,\"b\":2}"},
+        {"{\"type\":\"object\",\"propertyNames\":{\"enum\":[\"a\",\"b\"]},\"required\":[\"b\"]}", "{\"b\":2}"},
+        {"{\"type\":\"object\",\"propertyNames\":{\"minLength\":2}}", "{\"aa\":1}"},
+        {"{\"uniqueItems\":true,\"items\":{\"enum\":[\"a\",\"b\",\"c\"]}}", "[\"c\",\"a\"]"},
+        {"{\"uniqueItems\":true,\"items\":{\"enum\":[\"a\",\"b\",\"c\"]}}", "[]"},
+        {"{\"uniqueItems\":true,\"items\":{\"type\":\"boolean\"},\"minItems\":2}", "[false,true]"},
+        {"{\"uniqueItems\":true,\"items\":{\"type\":\"integer\"},\"maxItems\":1}", "[17]"},
+        {"{\"uniqueItems\":false,\"items\":{\"type\":\"null\"}}", "[null,null]"},
+        {"{\"uniqueItems\":true,\"items\":{\"$ref\":\"#/$defs/k\"},\"$defs\":{\"k\":{\"enum\":[1,2]}}}", "[2, 1]"},
+        {"{\"not\":{\"type\":\"null\"}}", "[1]"},
+        {"{\"type\":[\"string\",\"null\"],\"not\":{\"type\":\"null\"}}", "\"a\""},
+        {"{\"type\":\"string\",\"not\":false}", "\"a\""},
+        {"{\"enum\":[1,2,3],\"not\":{\"enum\":[2]}}", "3"},
+        {"{\"type\":\"integer\",\"title\":\"t\",\"$comment\":\"c\",\"examples\":[1],\"default\":2,\"deprecated\":true,"
+         "\"readOnly\":true,\"writeOnly\":false,\"contentMediaType\":\"text/plain\",\"contentEncoding\":\"base64\","
+         "\"contentSchema\":{},\"externalDocs\":{},\"xml\":{},\"example\":3,\"x-order\":1,\"$schema\":\"s\",\"$id\":"
+         "\"i\"}",
+         "5"},
+        {"{\"oneOf\":[{\"properties\":{\"k\":{\"const\":\"a\"}},\"required\":[\"k\"]},{\"properties\":{\"k\":{"
+         "\"const\":"
+         "\"b\"}},\"required\":[\"k\"]}],\"discriminator\":{\"propertyName\":\"k\",\"mapping\":{\"a\":\"#/x\"}}}",
+         "{\"k\":\"b\"}"},
     };
     static const char *const no[][2] = {
         {"{\"properties\":{\"a\":{},\"b\":{}},\"required\":[\"b\"]}", "{\"a\":1}"},
@@ -135,6 +180,42 @@ static void test_values_written(void **unused) {
         {"{\"type\":\"string\"}", "\"\\u0000\""},
         {"{\"type\":\"string\",\"format\":\"date\"}", "\"2026-02-30\""},
         {"{\"type\":\"array\",\"items\":{},\"minItems\":2}", "[1]"},
+        {"{\"type\":\"string\"}", "\"\\u0000\""},
+        {"{\"type\":\"string\"}", "\"\\uD800\""},
+        {"{\"type\":\"string\"}", "\"\\udfff\""},
+        {"{\"type\":\"string\"}", "\"\x1f\""},
+        {"{\"type\":\"string\"}", "\"\xed\xa0\x80\""},
+        {"{\"type\":\"string\"}", "\"\xc1\x80\""},
+        {"{\"type\":\"string\"}", "\"\xe0\x9f\xbf\""},
+        {"{\"type\":\"string\"}", "\"\xf0\x8f\x80\x80\""},
+        {"{\"type\":\"string\"}", "\"\xf4\x90\x80\x80\""},
+        {"{\"type\":\"integer\",\"multipleOf\":7}", "344"},
+        {"{\"type\":\"integer\",\"multipleOf\":7}", "-0"},
+        {"{\"multipleOf\":64}", "65"},
+        {"{\"multipleOf\":1000000}", "123000001"},
+        {"{\"multipleOf\":2500}", "5100"},
+        {"{\"type\":\"integer\",\"multipleOf\":2.5}", "12"},
+        {"{\"type\":\"integer\",\"multipleOf\":2.5}", "2.5"},
+        {"{\"type\":\"number\",\"multipleOf\":0.01}", "19.991"},
+        {"{\"type\":\"number\",\"multipleOf\":0.25}", "3.7"},
+        {"{\"type\":\"number\",\"multipleOf\":0.05,\"minimum\":0.5,\"maximum\":1}", "0.96"},
+        {"{\"type\":\"number\",\"multipleOf\":0.05,\"minimum\":0.5,\"maximum\":1}", "1.05"},
+        {"{\"type\":\"integer\",\"multipleOf\":5,\"minimum\":3,\"maximum\":100}", "0"},
+        {"{\"type\":\"integer\",\"multipleOf\":5,\"minimum\":3,\"maximum\":100}", "105"},
+        {"{\"patternProperties\":{\"^s_[a-z]+$\":{\"type\":\"null\"}}}", "{\"s_\":null}"},
+        {"{\"patternProperties\":{\"^s_[a-z]+$\":{\"type\":\"null\"}}}", "{\"s_a\":1}"},
+        {"{\"propertyNames\":{\"pattern\":\"^[a-c]{2}$\"},\"additionalProperties\":{\"type\":\"null\"}}",
+         "{\"abc\":null}"},
+        {"{\"type\":\"object\",\"propertyNames\":{\"enum\":[\"a\",\"b\"]}}", "{\"c\":1}"},
+        {"{\"type\":\"object\",\"propertyNames\":{\"enum\":[\"a\",\"b\"]}}", "{\"a\":1,\"a\":2}"},
+        {"{\"type\":\"object\",\"propertyNames\":{\"enum\":[\"a\",\"b\"]},\"required\":[\"b\"]}", "{\"a\":2}"},
+        {"{\"type\":\"object\",\"propertyNames\":{\"minLength\":2}}", "{\"a\":1}"},
+        {"{\"uniqueItems\":true,\"items\":{\"enum\":[\"a\",\"b\",\"c\"]}}", "[\"c\",\"c\"]"},
+        {"{\"uniqueItems\":true,\"items\":{\"enum\":[\"a\",\"b\",\"c\"]},\"maxItems\":2}", "[\"c\",\"a\",\"b\"]"},
+        {"{\"uniqueItems\":true,\"items\":{\"type\":\"integer\"},\"maxItems\":1}", "[17,18]"},
+        {"{\"not\":{\"type\":\"null\"}}", "null"},
+        {"{\"enum\":[1,2,3],\"not\":{\"enum\":[2]}}", "2"},
+        {"{\"type\":[\"string\",\"null\"],\"not\":{\"type\":\"null\"}}", "null"},
     };
     for (size_t i = 0; i < sizeof(yes) / sizeof(*yes); i++) {
         if (!takes(yes[i][0], yes[i][1])) {
@@ -151,9 +232,32 @@ static void test_values_written(void **unused) {
 static void test_refused(void **unused) {
     (void)unused;
     static const char *const bad[][2] = {
-        {"{\"type\":\"object\",\"patternProperties\":{}}", "\"patternProperties\" is not supported"},
+        {"{\"patternProperties\":{\"^a\":{}},\"properties\":{\"b\":{}}}", "patternProperties is not supported"},
+        {"{\"patternProperties\":{\"^a\":{},\"^b\":{}}}", "patternProperties is not supported"},
+        {"{\"patternProperties\":{\"^a\":{}},\"additionalProperties\":{}}", "patternProperties is not supported"},
+        {"{\"propertyNames\":{\"pattern\":\"^a\"},\"properties\":{\"b\":{}}}", "propertyNames beside properties"},
+        {"{\"propertyNames\":{\"pattern\":\"^a\"},\"required\":[\"b\"]}", "required beside propertyNames"},
+        {"{\"propertyNames\":{\"enum\":[\"a\"]},\"required\":[\"b\"]}", "\"b\" is required"},
         {"{\"not\":{}}", "\"not\""},
+        {"{\"not\":true}", "no value at all"},
+        {"{\"not\":{\"title\":\"t\"}}", "no value at all"},
+        {"{\"not\":{\"required\":[\"a\"]}}", "\"not\" is supported with"},
+        {"{\"type\":\"number\",\"not\":{\"type\":\"integer\"}}", "\"not\" is supported with"},
+        {"{\"type\":\"string\",\"not\":{\"const\":\"a\"}}", "\"not\" is supported with"},
+        {"{\"enum\":[1,2],\"not\":{\"enum\":[2,1]}}", "enum must be"},
+        {"{\"type\":\"null\",\"not\":{\"type\":\"null\"}}", "type must be a name"},
         {"{\"type\":\"array\",\"uniqueItems\":true}", "uniqueItems"},
+        {"{\"type\":\"array\",\"uniqueItems\":true,\"items\":{\"type\":\"string\"}}", "uniqueItems is not supported"},
+        {"{\"uniqueItems\":true,\"items\":{\"enum\":[1,2,3,4,5,6,7,8,9]}}", "at most 8"},
+        {"{\"uniqueItems\":true,\"minItems\":3,\"items\":{\"enum\":[1,2,1]}}", "as many different items"},
+        {"{\"uniqueItems\":true,\"prefixItems\":[{}],\"items\":{\"enum\":[1,2,1]}}", "uniqueItems is not supported"},
+        {"{\"type\":\"integer\",\"multipleOf\":0}", "above 0"},
+        {"{\"type\":\"integer\",\"multipleOf\":67}", "multipleOf 67 is not supported"},
+        {"{\"type\":\"number\",\"multipleOf\":0.333}", "multipleOf 0.333"},
+        {"{\"type\":\"number\",\"multipleOf\":1e-12}", "multipleOf"},
+        {"{\"type\":\"integer\",\"multipleOf\":7,\"minimum\":15,\"maximum\":20}", "no number lies"},
+        {"{\"if\":{},\"then\":{}}", "\"if\" is not supported"},
+        {"{\"contains\":{}}", "\"contains\" is not supported"},
         {"{\"type\":\"strin\"}", "\"strin\" is unknown"},
         {"{\"type\":\"string\",\"format\":\"regex\"}", "format \"regex\""},
         {"{\"properties\":{\"a\":{\"properties\":{\"b\":{\"if\":{}}}}}}", "a.b"},
@@ -235,6 +339,18 @@ static cJSON *many_properties(int n) {
     return s;
 }
 
+/* Strings that have no masks in common. */
+static cJSON *many_lengths(int n) {
+    cJSON *s = parse("{\"type\":\"object\"}"), *list = cJSON_AddObjectToObject(s, "properties");
+    for (int i = 0; i < n; i++) {
+        char name[32], text[64];
+        snprintf(name, sizeof(name), "property_%d", i);
+        snprintf(text, sizeof(text), "{\"type\":\"string\",\"maxLength\":%d}", 100 + 7 * i);
+        cJSON_AddItemToObject(list, name, parse(text));
+    }
+    return s;
+}
+
 /* a: b b, b: c c, ... */
 static cJSON *doubling(int n) {
     cJSON *s = parse("{\"$ref\":\"#/$defs/d0\"}"), *defs = cJSON_AddObjectToObject(s, "$defs");
@@ -265,6 +381,11 @@ static void test_hostile(void **unused) {
     check_hostile("a million characters", parse("{\"type\":\"string\",\"minLength\":9,\"maxLength\":1000000}"));
     check_hostile("a million items", parse("{\"type\":\"array\",\"items\":{},\"maxItems\":1000000}"));
     check_hostile("exactly a million", parse("{\"type\":\"array\",\"items\":{},\"minItems\":1000000}"));
+    check_hostile("multiples",
+                  parse("{\"prefixItems\":[{\"multipleOf\":64},{\"multipleOf\":63000000},{\"multipleOf\":6.1},"
+                        "{\"multipleOf\":5.9e-8,\"minimum\":-1.5,\"maximum\":123456.75}]}"));
+    check_hostile("60 lengths", many_lengths(60));
+    check_hostile("2000 lengths", many_lengths(2000));
     check_hostile("email addresses", parse("{\"type\":\"string\",\"format\":\"email\"}"));
 }
 

@@ -49,6 +49,29 @@ static void good(void **state) {
     model_close(m);
 }
 
+static void stops_when_told(void **state) {
+    (void)state;
+    err         e = {0};
+    str         file = {0};
+    tiny        t = {0};
+    atomic_bool stop;
+    assert_true(tiny_build(&t, &file, &e));
+    pool *p = pool_new(2, &e);
+    for (int pooled = 0; pooled < 2; pooled++) {
+        e = (err){0};
+        atomic_init(&stop, true);
+        assert_null(model_open_until("tiny", file.data, file.len, pooled ? p : NULL, &stop, &e));
+        assert_int_equal(e.code, ERR_CANCELLED);
+        assert_non_null(strstr(e.text, "tiny: loading was stopped"));
+        atomic_store(&stop, false);
+        model *m = model_open_until("tiny", file.data, file.len, pooled ? p : NULL, &stop, &e);
+        assert_non_null(m);
+        model_close(m);
+    }
+    pool_free(p);
+    str_free(&file);
+}
+
 /* Every weight arrives where it belongs: rows read back from the panels are those of the file. */
 static void weights_arrive(void **state) {
     (void)state;
@@ -368,9 +391,10 @@ static void synthetic(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(good),         cmocka_unit_test(weights_arrive), cmocka_unit_test(tied),
-        cmocka_unit_test(missing),      cmocka_unit_test(settings),       cmocka_unit_test(odd_tensors),
-        cmocka_unit_test(bad_template), cmocka_unit_test(conformance),    cmocka_unit_test(synthetic),
+        cmocka_unit_test(good),        cmocka_unit_test(stops_when_told), cmocka_unit_test(weights_arrive),
+        cmocka_unit_test(tied),        cmocka_unit_test(missing),         cmocka_unit_test(settings),
+        cmocka_unit_test(odd_tensors), cmocka_unit_test(bad_template),    cmocka_unit_test(conformance),
+        cmocka_unit_test(synthetic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -210,6 +210,24 @@ static void test_output_is_appended(void **state) {
 
 /* ---- sentences ---- */
 
+/* A name that goes on behind a NUL is another name, and is not looked for behind the end of the known one. */
+static void test_names_with_nul(void **state) {
+    (void)state;
+    static const char tail[] =
+        "{{ [{'a': 1}] | selectattr('a', 'eq\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0', 1) "
+        "| list }}";
+    err            e = {0};
+    str            out = {0};
+    cJSON         *input = json_parse("{}", 2, JSON_MAX_DEPTH, &e);
+    chat_template *t = template_compile(tail, sizeof(tail) - 1, &e);
+    assert_ok(t && input, e);
+    assert_false(template_render(t, input, NOW, &out, &e));
+    assert_says(e, "no test 'eq");
+    str_free(&out);
+    cJSON_Delete(input);
+    template_free(t);
+}
+
 static void test_sentences(void **state) {
     (void)state;
     static const struct {
@@ -517,6 +535,7 @@ int main(void) {
         cmocka_unit_test(test_well_known),
         cmocka_unit_test(test_output_is_appended),
         cmocka_unit_test(test_sentences),
+        cmocka_unit_test(test_names_with_nul),
         cmocka_unit_test(test_raise_exception),
         cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_deep),

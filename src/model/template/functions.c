@@ -8,7 +8,8 @@
 
 const builtin *jinja_find(const builtin *table, size_t count, const char *name, size_t n) {
     for (size_t i = 0; i < count; i++) {
-        if (strncmp(table[i].name, name, n) == 0 && table[i].name[n] == '\0') {
+        /* lengths first: a name from a template may hold a NUL */
+        if (strlen(table[i].name) == n && memcmp(table[i].name, name, n) == 0) {
             return &table[i];
         }
     }
