@@ -386,6 +386,10 @@ const char *config_key(const config_node *n, size_t i) {
     return n && i < n->count ? n->keys[i] : NULL;
 }
 
+const char *config_scalar(const config_node *n) {
+    return n && n->kind == CONFIG_SCALAR ? n->text : NULL;
+}
+
 const config_node *config_get(const config_node *n, const char *key) {
     if (n && n->kind == CONFIG_MAPPING) {
         for (size_t i = 0; i < n->count; i++) {

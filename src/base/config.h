@@ -29,6 +29,7 @@ size_t             config_count(const config_node *n);                /* members
 const config_node *config_item(const config_node *n, size_t i);       /* i-th item, or value of the i-th member */
 const char        *config_key(const config_node *n, size_t i);        /* name of the i-th member */
 const config_node *config_get(const config_node *n, const char *key); /* NULL when absent or n is NULL */
+const char        *config_scalar(const config_node *n);               /* of a scalar; else NULL */
 
 /* All members of mapping `n` must be among `known` (NULL-terminated): else a sentence with file, line and nearest. */
 bool config_known(const config *c, const config_node *n, const char *const *known, err *e);

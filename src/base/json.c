@@ -18,7 +18,11 @@ typedef struct scan {
     int         depth;
     int         max_depth;
     size_t      values; /* an upper bound of cJSON nodes */
+    bool        long_integers;
 } scan;
+
+/* Digits from which on an integer may not be a double. */
+#define LONG_INTEGER 16
 
 /* s->at is at a backslash and a u. cJSON reads wrong digits as zero, which would end the text there. */
 static bool scan_escape(const scan *s, err *e) {
@@ -87,6 +91,7 @@ static bool scan_number(scan *s, err *e) {
     if (!good || end - start > 60) { /* cJSON reads at most 63 characters of a number */
         return err_set(e, ERR_INVALID, "not JSON: bad number at byte %zu", start);
     }
+    s->long_integers = s->long_integers || end - start >= LONG_INTEGER;
     s->at = end;
     return true;
 }
@@ -118,7 +123,7 @@ static bool scan_token(scan *s, err *e) {
     return true;
 }
 
-static bool scan_text(const char *text, size_t n, int max_depth, err *e) {
+static bool scan_text(const char *text, size_t n, int max_depth, bool *long_integers, err *e) {
     scan   s = {.text = text, .n = n, .max_depth = max_depth};
     size_t bad;
     if (!utf8_valid(text, n, &bad)) {
@@ -126,6 +131,52 @@ static bool scan_text(const char *text, size_t n, int max_depth, err *e) {
     }
     while (s.at < n) {
         if (!scan_token(&s, e)) {
+            return false;
+        }
+    }
+    *long_integers = s.long_integers;
+    return true;
+}
+
+/* ---- Integers that a double cannot hold ---- */
+
+/* The next number in the text, which scan_text has accepted. */
+static size_t next_number(scan *s, const char **at) {
+    err ignored;
+    while (s->at < s->n) {
+        char   c = s->text[s->at];
+        size_t from = s->at;
+        if (!scan_token(s, &ignored)) {
+            break;
+        }
+        if (c == '-' || (c >= '0' && c <= '9')) {
+            *at = s->text + from;
+            return s->at - from;
+        }
+    }
+    return 0;
+}
+
+/* The tree has its numbers in the order of the text. cJSON leaves a number's valuestring alone, and frees and copies it as
+ * it does a string's: there we keep the digits of an integer that the double has lost some of. */
+static bool keep_digits(cJSON *value, scan *s) {
+    cJSON *child;
+    if (cJSON_IsNumber(value)) {
+        const char *at = NULL;
+        size_t      n = next_number(s, &at);
+        bool        whole = n >= LONG_INTEGER && !memchr(at, '.', n) && !memchr(at, 'e', n) && !memchr(at, 'E', n);
+        if (whole && fabs(value->valuedouble) >= 0x1p53) {
+            value->valuestring = cJSON_malloc(n + 1);
+            if (!value->valuestring) {
+                return false;
+            }
+            memcpy(value->valuestring, at, n);
+            value->valuestring[n] = '\0';
+        }
+        return true;
+    }
+    cJSON_ArrayForEach(child, value) {
+        if (!keep_digits(child, s)) {
             return false;
         }
     }
@@ -193,7 +244,8 @@ static bool check_tree(const cJSON *value, err *e) {
 }
 
 cJSON *json_parse(const char *text, size_t n, int max_depth, err *e) {
-    if (!scan_text(text, n, max_depth, e)) {
+    bool long_integers = false;
+    if (!scan_text(text, n, max_depth, &long_integers, e)) {
         return NULL;
     }
     /* cJSON's "require a terminating NUL" would read the byte behind our text, which need not be there; so look at
@@ -215,7 +267,10 @@ cJSON *json_parse(const char *text, size_t n, int max_depth, err *e) {
         }
         return NULL;
     }
-    if (!check_tree(value, e)) {
+    scan again = {.text = text, .n = n, .max_depth = max_depth};
+    bool kept =
+        !long_integers || keep_digits(value, &again) || err_set(e, ERR_MEMORY, "out of memory while reading JSON");
+    if (!kept || !check_tree(value, e)) {
         cJSON_Delete(value);
         return NULL;
     }
@@ -336,9 +391,14 @@ bool json_get_string(const cJSON *object, const char *path, const char *key, con
 
 static bool write_value(const cJSON *value, bool sorted, str *out);
 
-static bool write_number(double d, str *out) {
+static bool write_number(const cJSON *value, str *out) {
+    double d = value->valuedouble;
     if (!isfinite(d)) {
         return str_adds(out, "null"); /* as JavaScript does */
+    }
+    if (value->valuestring &&
+        strtod(value->valuestring, NULL) == d) { /* see keep_digits; the value may have been set */
+        return str_adds(out, value->valuestring);
     }
     if (d == floor(d) && fabs(d) <= 0x1p53) {
         return str_addf(out, "%lld", (long long)d);
@@ -401,7 +461,7 @@ static bool write_value(const cJSON *value, bool sorted, str *out) {
         return str_jsons(out, value->valuestring);
     }
     if (cJSON_IsNumber(value)) {
-        return write_number(value->valuedouble, out);
+        return write_number(value, out);
     }
     if (cJSON_IsBool(value)) {
         return str_adds(out, cJSON_IsTrue(value) ? "true" : "false");

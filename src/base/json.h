@@ -23,8 +23,8 @@
 cJSON *json_parse(const char *text, size_t n, int max_depth, err *e);
 
 /* Getters. `path` is the place of `object` ("" at the root). A missing or null member leaves *out alone and returns
- * true; a wrong type or a value out of range fails. cJSON keeps numbers as doubles: integers past 2^53 are rounded. A
- * string that is handed out lives as long as `object`. */
+ * true; a wrong type or a value out of range fails. cJSON keeps numbers as doubles: integers past 2^53 are rounded here
+ * (but are written with all their digits). A string that is handed out lives as long as `object`. */
 bool json_get_bool(const cJSON *object, const char *path, const char *key, bool *out, err *e);
 bool json_get_int(const cJSON *object, const char *path, const char *key, int64_t min, int64_t max, int64_t *out,
                   err *e);
@@ -36,7 +36,8 @@ bool json_get_string(const cJSON *object, const char *path, const char *key, con
 const char *json_kind(const cJSON *value);
 
 /* Adds the value so that the same value always gives the same bytes: members sorted by key, no blanks, integers up to
- * 2^53 without a fraction, other numbers in the fewest digits (15 to 17) that read back the same. */
+ * 2^53 without a fraction, longer ones of json_parse in their own digits, other numbers in the fewest digits (15 to 17)
+ * that read back the same. */
 bool json_canonical(const cJSON *value, str *out);
 
 /* Adds the value in ordinary writing: member order kept, no blanks. */

@@ -8,6 +8,12 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+typedef struct ending {
+    struct ending *next;
+    void (*release)(void *);
+    void *arg;
+} ending;
+
 struct loop {
     struct event_base *base;
     struct event      *mail;
@@ -17,6 +23,7 @@ struct loop {
     atomic_bool        stop;
     void              *client;
     void (*release)(void *);
+    ending *endings;
 };
 
 static void ring(void *arg) {
@@ -93,6 +100,11 @@ void loop_free(loop *l) {
     if (l->release && l->client) {
         l->release(l->client);
     }
+    for (ending *at = l->endings, *next; at; at = next) {
+        next = at->next;
+        at->release(at->arg);
+        free(at);
+    }
     if (l->mail) {
         event_free(l->mail);
     }
@@ -145,4 +157,13 @@ void loop_set_client(loop *l, void *client, void (*release)(void *)) {
 
 void *loop_client(const loop *l) {
     return l->client;
+}
+
+bool loop_at_end(loop *l, void (*release)(void *), void *arg) {
+    ending *at = malloc(sizeof(*at));
+    if (at) {
+        *at = (ending){.next = l->endings, .release = release, .arg = arg};
+        l->endings = at;
+    }
+    return at != NULL;
 }

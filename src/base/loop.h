@@ -36,4 +36,8 @@ void loop_post(loop *l, loop_task *task);
 void  loop_set_client(loop *l, void *client, void (*release)(void *));
 void *loop_client(const loop *l);
 
+/* For whoever keeps events on the loop's base: loop_free calls `release` while it still lives, the latest first. Before the
+ * loop runs, or on it. False: out of memory. */
+bool loop_at_end(loop *l, void (*release)(void *), void *arg);
+
 #endif

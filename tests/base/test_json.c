@@ -343,12 +343,37 @@ static void test_writing(void **state) {
     str_free(&back);
 }
 
+/* No digit of an integer is lost between reading and writing, and no two of them are the same. */
+static void test_long_integers(void **state) {
+    (void)state;
+    same("9007199254740993", "9007199254740993", true);
+    same("[\"1234567890123456789\",{\"12345678901234567890\":-12345678901234567890},1,[18446744073709551615,2.5],"
+         "9007199254740994]",
+         "[\"1234567890123456789\",{\"12345678901234567890\":-12345678901234567890},1,[18446744073709551615,2.5],"
+         "9007199254740994]",
+         true);
+    same("{\"b\":100000000000000000001,\"a\":0.12345678901234567}",
+         "{\"a\":0.12345678901234566,\"b\":100000000000000000001}", true);
+    err    e = {0};
+    cJSON *value = parse("{\"x\":9007199254740993}", &e), *copy = cJSON_Duplicate(value, true);
+    str    text = {0};
+    json_write(copy, &text);
+    assert_string_equal(text.data, "{\"x\":9007199254740993}");
+    cJSON_SetNumberValue(cJSON_GetObjectItem(copy, "x"), 5); /* no longer what was read */
+    str_clear(&text);
+    json_write(copy, &text);
+    assert_string_equal(text.data, "{\"x\":5}");
+    cJSON_Delete(value);
+    cJSON_Delete(copy);
+    str_free(&text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refuses),      cmocka_unit_test(test_accepts),   cmocka_unit_test(test_depth),
-        cmocka_unit_test(test_many_values),  cmocka_unit_test(test_many_keys), cmocka_unit_test(test_large_text),
-        cmocka_unit_test(test_string_bytes), cmocka_unit_test(test_mutations), cmocka_unit_test(test_getters),
-        cmocka_unit_test(test_writing),
+        cmocka_unit_test(test_long_integers), cmocka_unit_test(test_refuses),      cmocka_unit_test(test_accepts),
+        cmocka_unit_test(test_depth),         cmocka_unit_test(test_many_values),  cmocka_unit_test(test_many_keys),
+        cmocka_unit_test(test_large_text),    cmocka_unit_test(test_string_bytes), cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_getters),       cmocka_unit_test(test_writing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

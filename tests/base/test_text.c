@@ -83,6 +83,11 @@ static void test_str(void **state) {
     str_usd(&s, LLONG_MIN);
     assert_string_equal(s.data, "1.234567 0.000000 -0.000001 -9223372036854.775808");
 
+    str_clear(&s);
+    str_label(&s, "a\"b\\c\nd\te{}");
+    str_label(&s, "");
+    assert_string_equal(s.data, "\"a\\\"b\\\\c\\nd\te{}\"\"\""); /* a tab stays one, as in no JSON */
+
     assert_false(str_reserve(&s, SIZE_MAX - 4)); /* failure sticks until the string is cleared */
     assert_true(s.failed);
     assert_false(str_addc(&s, 'x'));
