@@ -15,13 +15,15 @@
 
 void request_free(request *r) {
     cJSON_Delete(r->body);
-    r->body = NULL;
+    cJSON_Delete(r->client);
+    r->body = r->client = NULL;
 }
 
 static void choice_clear(choice *c) {
     str_free(&c->text);
     str_free(&c->reasoning);
     str_free(&c->refusal);
+    str_free(&c->signature);
     cJSON_Delete(c->tool_calls);
     cJSON_Delete(c->logprobs);
 }
@@ -85,7 +87,7 @@ static size_t text_bytes(const answer *a) {
     size_t total = 0;
     for (int i = 0; i < a->n_choices; i++) {
         const choice *c = &a->choices[i];
-        total += c->text.len + c->reasoning.len + c->refusal.len;
+        total += c->text.len + c->reasoning.len + c->refusal.len + c->signature.len;
         const cJSON *call;
         cJSON_ArrayForEach(call, c->tool_calls) {
             const cJSON *arguments = arguments_of(call);
@@ -272,9 +274,9 @@ static bool add_logprobs(choice *c, const cJSON *more, err *e) {
 /* ---- one delta ---- */
 
 static bool add_texts(const answer *a, choice *c, const event *ev, err *e) {
-    size_t parts[] = {text_bytes(a), ev->text_len, ev->reasoning_len, ev->refusal_len};
+    size_t parts[] = {text_bytes(a), ev->text_len, ev->reasoning_len, ev->refusal_len, ev->signature_len};
     size_t room = MAX_TEXT;
-    for (int i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         if (parts[i] > room) {
             return too_long(e);
         }
@@ -282,7 +284,8 @@ static bool add_texts(const answer *a, choice *c, const event *ev, err *e) {
     }
     bool good = (!ev->text || str_add(&c->text, ev->text, ev->text_len)) &&
                 (!ev->reasoning || str_add(&c->reasoning, ev->reasoning, ev->reasoning_len)) &&
-                (!ev->refusal || str_add(&c->refusal, ev->refusal, ev->refusal_len));
+                (!ev->refusal || str_add(&c->refusal, ev->refusal, ev->refusal_len)) &&
+                (!ev->signature || str_add(&c->signature, ev->signature, ev->signature_len));
     return good || out_of_memory(e);
 }
 
@@ -299,6 +302,7 @@ static void add_head(answer *a, const event *ev) {
     if (ev->usage && ev->usage->known) {
         a->usage = *ev->usage;
     }
+    a->narrowed = a->narrowed || ev->narrowed;
 }
 
 bool answer_add(answer *a, const event *ev, err *e) {
@@ -306,7 +310,8 @@ bool answer_add(answer *a, const event *ev, err *e) {
         return true;
     }
     add_head(a, ev);
-    bool says = ev->text || ev->reasoning || ev->refusal || ev->tool_calls || ev->logprobs || ev->finish;
+    bool says =
+        ev->text || ev->reasoning || ev->refusal || ev->signature || ev->tool_calls || ev->logprobs || ev->finish;
     if (ev->kind != EVENT_DELTA || !says) {
         return true; /* usage, or a frame without words */
     }

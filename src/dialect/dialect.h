@@ -15,7 +15,17 @@
 #include "base/json.h"
 #include "base/str.h"
 
-/* ---- a request ---- */
+/* ---- a request ----
+ *
+ * Whatever dialect a client speaks, `body` is the neutral form: a request of OpenAI's chat completions (or completions,
+ * embeddings, rerank), with these members besides, which other dialects have and OpenAI's has not:
+ *   on a part of a content, and on a tool   cache_control: {"type": "ephemeral", "ttl": "5m" or "1h"}
+ *   on an assistant's message               reasoning_content: text; reasoning_signature: text that goes back with it;
+ *                                           reasoning_redacted: text that only the provider reads
+ *   on a tool's message                     is_error: true; content may be an array of parts, images too
+ *   at the top                              top_k; thinking: {"type": "enabled" | "adaptive" | "disabled", "budget_tokens"}
+ * Images are image_url parts (data: URLs hold bytes), sounds input_audio, documents file: as OpenAI has them.
+ * A dialect that cannot carry a member names it: see `drops`.                                                        */
 
 typedef enum request_kind { REQUEST_CHAT, REQUEST_COMPLETION, REQUEST_EMBEDDINGS, REQUEST_RERANK } request_kind;
 
@@ -36,8 +46,24 @@ typedef enum tool_choice { TOOLS_AUTO, TOOLS_NONE, TOOLS_REQUIRED, TOOLS_NAMED }
 
 typedef enum response_form { RESPONSE_TEXT, RESPONSE_JSON, RESPONSE_SCHEMA } response_form;
 
+/* What a provider's dialect cannot carry. Where dropping is allowed it is left out and listed, else the request fails with
+ * its name. Hints (cache_control, metadata) change no answer: they are always left out, and listed. */
+typedef struct drops {
+    bool allowed;
+    char names[256]; /* "logit_bias, seed", for x-pare-dropped */
+} drops;
+/* False with ERR_UNSUPPORTED and e->param = name, when it must not be dropped. `target`: "Anthropic's API". d may be NULL:
+ * not allowed. */
+bool drop_member(drops *d, const char *name, const char *target, err *e);
+void drop_hint(drops *d, const char *name);
+
 #define REQUEST_MAX_STOP     16
 #define REQUEST_MAX_PRIORITY 100 /* either way */
+#define REQUEST_MAX_PASSED   4
+
+typedef struct passed_header { /* a client's header that goes on to a provider of the same dialect */
+    const char *name, *value;
+} passed_header;
 
 typedef struct request {
     request_kind kind;
@@ -49,6 +75,7 @@ typedef struct request {
     const cJSON *tools; /* array or NULL */
 
     int64_t     max_tokens; /* -1: not given */
+    int64_t     n;          /* answers asked for; 1 */
     double      temperature, top_p, min_p, presence_penalty, frequency_penalty, repeat_penalty;
     int64_t     top_k;
     bool        has_seed;
@@ -79,27 +106,58 @@ typedef struct request {
     bool        return_documents; /* rerank: the documents' texts stand in the answer */
 
     /* How a model of our own schedules it, never what it answers: in no cache key. */
-    int         priority; /* smaller goes first; by read_local */
-    bool        no_reuse; /* computes the whole prompt again; by read_local */
-    const char *space;    /* whose stored prefixes it may share; NULL: nobody's name. Set by who admits the request */
+    int  priority;     /* smaller goes first; by read_local */
+    bool no_reuse;     /* computes the whole prompt again; by read_local */
+    bool count_only;   /* the prompt's tokens are counted (usage.prompt) and none is made; models of our own alone */
+    const char *space; /* whose stored prefixes it may share; NULL: nobody's name. Set by who admits the request */
 
-    cJSON      *body; /* the parsed JSON; freed by request_free */
-    const char *raw;  /* the client's bytes */
-    size_t      raw_len;
+    /* A conversation that is kept (OpenAI's responses): what comes before, and whether this one is kept as well. */
+    const char *previous; /* id of the answer that this one follows; NULL: none */
+    bool        keep;
+    const char *answer_id; /* what this answer is called then; NULL: made from the answer's own. A stored answer that is
+                              given again must not keep the name of the first one. Set by the stage that keeps it */
+
+    int64_t       most_tokens; /* what the budget still allows to be made; goes to the provider where it is below
+                                  max_tokens. 0: no limit. Set by the budget's stage */
+    drops        *drops;       /* NULL: nothing may be dropped */
+    passed_header passed[REQUEST_MAX_PASSED];
+    int           n_passed;
+    const char   *traceparent, *tracestate; /* headers that go to every provider (W3C Trace Context); NULL: none */
+
+    cJSON                *body; /* in the neutral form; freed by request_free */
+    const char           *raw;  /* the client's bytes, in the dialect `from` */
+    size_t                raw_len;
+    const struct dialect *from;   /* NULL: OpenAI's */
+    cJSON                *client; /* the client's own tree, where body is not it; freed by request_free; may be NULL */
+    bool                  narrowed; /* body has no place for some of what `messages` and `system` in `client` say */
 } request;
 
-void request_free(request *r); /* the cJSON tree; the rest dies with the arena */
+/* The most tokens that may be made: max_tokens and most_tokens; -1: nobody says. */
+static inline int64_t request_most(const request *r) {
+    return r->most_tokens > 0 && (r->max_tokens < 0 || r->most_tokens < r->max_tokens) ? r->most_tokens : r->max_tokens;
+}
+
+void request_free(request *r); /* the cJSON trees; the rest dies with the arena */
 
 /* ---- an answer ---- */
 
+typedef enum usage_tier { TIER_STANDARD, TIER_BATCH, TIER_FLEX, TIER_PRIORITY } usage_tier;
+
+/* Tokens as the invoice has them. Parts of prompt that do not overlap: cached, write_5m, write_1h; audio_in and image_in
+ * may be cached as well (audio_cached says how many of the audio ones). Parts of completion: reasoning, audio_out. */
 typedef struct usage {
-    int64_t prompt, completion, cached, reasoning; /* tokens; cached is a part of prompt, reasoning of completion */
-    bool    known;                                 /* somebody told us */
-    bool    counted;                               /* pare counted, because the provider did not say */
+    int64_t    prompt, completion, cached, reasoning;
+    int64_t    write_5m, write_1h; /* written to the provider's cache, for five minutes or an hour */
+    int64_t    audio_in, audio_cached, image_in, audio_out;
+    int64_t    searches; /* of the provider's own tools, billed by the piece; also rerank's search units */
+    usage_tier tier;
+    bool       known;   /* somebody told us */
+    bool       counted; /* pare counted, because the provider did not say */
 } usage;
 
 typedef struct choice {
     str    text, reasoning, refusal;
+    str    signature;  /* of the reasoning: goes back with it in the next request; opaque */
     cJSON *tool_calls; /* array in OpenAI's form, or NULL */
     cJSON *logprobs;   /* array of {token, logprob, bytes, top_logprobs}, or NULL */
     char   finish[24]; /* "stop", "length", "tool_calls", "content_filter"; "" while it is open */
@@ -116,6 +174,7 @@ typedef struct answer {
     char                 *raw; /* the provider's whole body in the dialect `raw_dialect`, when it came whole */
     size_t                raw_len;
     const struct dialect *raw_dialect;
+    bool                  narrowed; /* the provider said what has no place here and is in its own bytes alone */
 } answer;
 
 void answer_clear(answer *a);
@@ -131,6 +190,14 @@ typedef struct kv_report {
     int         preempted;      /* how often its memory went to older requests and was computed again */
     int64_t     slid;           /* tokens dropped from the middle of a full context */
 } kv_report;
+
+/* One try at a provider that was not the answer and may be on the invoice: a hedge that lost, a stream that broke. */
+typedef struct attempt {
+    const char *backend, *model; /* names as in the configuration, and the provider's */
+    usage       usage;           /* known, or counted by who made the attempt's events into an answer */
+    int         status;          /* HTTP; 0: none came */
+    const char *why;             /* "hedge", "retry", "fallback" */
+} attempt;
 
 typedef enum event_kind {
     EVENT_DELTA, /* a piece of one choice; maybe its finish; maybe usage */
@@ -148,6 +215,8 @@ typedef struct event {
     size_t                reasoning_len;
     const char           *refusal;
     size_t                refusal_len;
+    const char           *signature; /* of the reasoning */
+    size_t                signature_len;
     const cJSON          *tool_calls; /* deltas in OpenAI's form: [{index, id, type, function: {name, arguments}}] */
     const cJSON          *logprobs;   /* array in the form of choice.logprobs */
     const char           *finish;     /* with the last delta of a choice */
@@ -159,6 +228,7 @@ typedef struct event {
     const char           *raw;
     size_t                raw_len;
     const struct dialect *raw_dialect;
+    bool                  narrowed; /* see answer */
     answer               *whole;
     const err            *error;
     int                   status; /* HTTP status to hand on; 0: by error->code */
@@ -166,8 +236,14 @@ typedef struct event {
     size_t                body_len;
     const char           *body_type;   /* its content type */
     const char           *retry_after; /* header to hand on, or NULL */
+    bool                  begun;       /* EVENT_ERROR: an answer had begun to come, and may be on the invoice */
     int64_t               queued_us;   /* EVENT_DONE of a local backend: time before its first step */
     const kv_report      *kv;          /* EVENT_DONE of a local backend, else NULL */
+    /* Of a backend that stands for several (backend/group.h), on each event: who of them speaks, and what he calls the
+     * model; NULL: the backend that was asked. With the final event also what else was tried. */
+    const char           *by, *by_kind, *by_model;
+    const attempt        *attempts;
+    int                   n_attempts;
 } event;
 
 /* Adds a delta to the answer (any order of choices, bounded). */
@@ -178,36 +254,77 @@ int error_status(err_code code);
 
 /* ---- a dialect ---- */
 
-typedef struct dialect {
-    const char *name; /* "openai" */
+/* Where a request goes. Texts are the configuration's; `model` is written into paths percent-encoded. */
+typedef struct place_of {
+    request_kind kind;
+    const char  *base;        /* base_url without a slash at its end */
+    const char  *model;       /* the provider's name */
+    const char  *api_version; /* Azure's; NULL: the dialect's own */
+    bool         stream;
+} place_of;
 
-    /* The client's side. */
+typedef struct dialect {
+    const char           *name; /* "openai" */
+    const struct dialect *as;   /* whose bodies these are, where only addresses differ (Azure); NULL: its own */
+
+    /* ---- the client's side; NULL where a dialect is spoken to providers alone ---- */
+
+    /* The client's body into the neutral form. */
     bool (*read_request)(request_kind kind, const char *body, size_t n, arena *memory, request *out, err *e);
     /* The members that only models of our own obey; for others they are unknown ones, which pass on unread. */
     bool (*read_local)(request *r, err *e);
-    /* Everything that can change the answer and nothing that cannot, always in the same bytes; for the cache key. */
+    /* Everything that can change the answer and nothing that cannot, always in the same bytes; for the cache key. Of the
+     * neutral form: the same question has the same key in every dialect. */
     bool (*canonical)(const request *r, str *out);
-    bool (*write_answer)(request_kind kind, const answer *a, str *out);
+    bool (*write_answer)(const request *r, const answer *a, str *out);
     /* The answer to embeddings or rerank, whose request and usage (in `head`) it needs. values: [n_prompts][width], the
      * vectors, or with width 1 the documents' scores. Such an answer has no choices: it lives on as answer.raw. */
     bool (*write_values)(const request *r, const answer *head, const float *values, int width, str *out);
-    /* One chunk as the JSON after "data: "; first: the first of this choice (OpenAI sends the role there). */
-    bool (*write_chunk)(request_kind kind, const answer *head, const event *ev, bool first, str *out);
-    /* The chunk that holds usage alone. */
-    bool (*write_usage)(request_kind kind, const answer *head, const usage *u, str *out);
     bool (*write_error)(const err *e, int status, str *out);
 
-    /* The provider's side. */
-    /* The client's body with model and stream options replaced; everything else byte for byte where it can be. */
-    bool (*write_request)(const request *r, const char *model, bool ask_usage, str *out);
+    /* A stream, as whole server-sent events with their empty lines. `state`: `writing` bytes, zeroed before the first call;
+     * owns nothing. head: the answer as far as it has grown, this event included. */
+    size_t writing;
+    bool (*write_event)(const request *r, void *state, const answer *head, const event *ev, str *out);
+    /* An event whose `raw` is a payload of this dialect: passed on. */
+    bool (*write_raw)(const request *r, void *state, const event *ev, str *out);
+    /* The clean end: what is still to be said (usage, if it was asked for) and the end mark. `passed`: the provider's
+     * payloads were passed on, with their end; only what is lacking is written. comments: whole SSE comment lines, or "". */
+    bool (*write_end)(const request *r, void *state, const answer *head, bool passed, const char *comments, str *out);
+    /* In place of the end: the error, and never an end mark. */
+    bool (*write_break)(const request *r, void *state, const err *e, int status, str *out);
+
+    /* ---- the provider's side; NULL where clients alone speak it ---- */
+
+    bool (*write_url)(const place_of *p, str *out); /* false: there is no such kind of request there */
+    const char        *key_header;                  /* what stands before the key: "Authorization: Bearer " */
+    const char *const *headers;                     /* further constant lines, NULL at the end; may be NULL */
+    const char *const *passed; /* names of clients' headers that pass on (both sides); may be NULL */
+
+    /* What the provider gets. Of a client of the same dialect: its bytes, with model, most_tokens and the wish for usage put
+     * in and everything else untouched; otherwise written anew from the neutral form. Fails by drop_member. */
+    bool (*write_request)(const request *r, const char *model, bool ask_usage, str *out, err *e);
     /* Keeps a copy of the body in out->raw. */
     bool (*read_answer)(request_kind kind, const char *body, size_t n, answer *out, err *e);
     /* One "data:" payload into zero or more events. *done: the stream said it is complete ("[DONE]"). An error inside
-     * a stream fails with the provider's sentence. */
-    bool (*read_chunk)(request_kind kind, const char *data, size_t n, void (*emit)(void *, const event *), void *ctx,
-                       bool *done, err *e);
+     * a stream fails with the provider's sentence. `state`: `reading` bytes, zeroed at the start; owns nothing. */
+    size_t reading;
+    bool (*read_chunk)(request_kind kind, void *state, const char *data, size_t n, void (*emit)(void *, const event *),
+                       void *ctx, bool *done, err *e);
 } dialect;
 
-extern const dialect dialect_openai;
+extern const dialect dialect_openai, dialect_azure; /* chat completions, completions, embeddings, rerank */
+extern const dialect dialect_responses;             /* OpenAI's responses; of clients alone */
+extern const dialect dialect_anthropic;             /* messages */
+extern const dialect dialect_gemini;                /* generateContent, embedContent; of providers alone */
+extern const dialect dialect_cohere;                /* rerank (v2) and embed; of providers alone */
+
+/* Bodies of `a` may go on as bodies of `b`. NULL is OpenAI's. */
+bool dialect_same(const dialect *a, const dialect *b);
+
+/* The sentence in a provider's error body, {"error": {"message"...}} or {"error": "..."} or {"message": "..."}; NULL: none. */
+const char *dialect_error_text(const cJSON *root);
+
+const dialect *dialect_named(const char *name); /* a provider's: "openai", "azure", ...; NULL: none */
 
 #endif

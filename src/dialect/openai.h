@@ -8,7 +8,11 @@
 bool openai_read_request(request_kind kind, const char *body, size_t n, arena *memory, request *out, err *e);
 bool openai_read_local(request *r, err *e);
 bool openai_canonical(const request *r, str *out);
-bool openai_write_request(const request *r, const char *model, bool ask_usage, str *out);
+bool openai_write_request(const request *r, const char *model, bool ask_usage, str *out, err *e);
+bool openai_read_fields(request *r, arena *memory, err *e); /* r->body, which is in the neutral form */
+bool openai_is_default(const cJSON *member);                /* says what the API does anyway */
+/* openai_neutral.c: for a client of another dialect: the body without what OpenAI's API has not. */
+bool openai_write_neutral(const request *r, const char *model, bool ask_usage, str *out, err *e);
 
 /* openai_embeddings.c, openai_rerank.c, openai_values.c: what they have instead of messages and sampling. */
 bool openai_read_embeddings(request *r, arena *memory, err *e);
@@ -20,15 +24,27 @@ bool openai_read_values(const char *body, size_t n, answer *out, err *e);
 void openai_end_sentence(err *e); /* adds the full stop that sentences of base/json.h lack */
 
 /* openai_write.c */
-bool openai_write_answer(request_kind kind, const answer *a, str *out);
-bool openai_write_chunk(request_kind kind, const answer *head, const event *ev, bool first, str *out);
-bool openai_write_usage(request_kind kind, const answer *head, const usage *u, str *out);
+bool openai_write_answer(const request *r, const answer *a, str *out);
 bool openai_write_error(const err *e, int status, str *out);
+/* One chunk as the JSON after "data: "; first: the first of this choice (the role is sent there). */
+bool openai_write_chunk(request_kind kind, const answer *head, const event *ev, bool first, str *out);
+/* The chunk that holds usage alone. */
+bool openai_write_usage(request_kind kind, const answer *head, const usage *u, str *out);
+
+/* openai_stream.c */
+typedef struct openai_writing {
+    uint64_t begun[2]; /* bit: the choice's first chunk is out */
+    bool     usage_sent;
+} openai_writing;
+bool openai_write_event(const request *r, void *state, const answer *head, const event *ev, str *out);
+bool openai_write_raw(const request *r, void *state, const event *ev, str *out);
+bool openai_write_end(const request *r, void *state, const answer *head, bool passed, const char *comments, str *out);
+bool openai_write_break(const request *r, void *state, const err *e, int status, str *out);
 
 /* openai_read.c */
 bool openai_read_answer(request_kind kind, const char *body, size_t n, answer *out, err *e);
-bool openai_read_chunk(request_kind kind, const char *data, size_t n, void (*emit)(void *, const event *), void *ctx,
-                       bool *done, err *e);
+bool openai_read_chunk(request_kind kind, void *state, const char *data, size_t n, void (*emit)(void *, const event *),
+                       void *ctx, bool *done, err *e);
 
 /* One member of the top level of a JSON object in its own bytes. */
 typedef struct raw_member {

@@ -53,7 +53,8 @@ static const struct {
     {"user", DROP_ALWAYS, 0},
 };
 
-static bool dropped(const cJSON *m) {
+/* `always`: what is to be said of DROP_ALWAYS. */
+static bool dropped(const cJSON *m, bool always) {
     if (cJSON_IsNull(m)) {
         return true;
     }
@@ -63,7 +64,7 @@ static bool dropped(const cJSON *m) {
         }
         switch (defaults[i].rule) {
         case DROP_ALWAYS:
-            return true;
+            return always;
         case DROP_NUMBER:
             return cJSON_IsNumber(m) && m->valuedouble == defaults[i].number;
         case DROP_FALSE:
@@ -80,6 +81,10 @@ static bool dropped(const cJSON *m) {
         }
     }
     return false;
+}
+
+bool openai_is_default(const cJSON *m) {
+    return dropped(m, false);
 }
 
 /* ---- values that have more than one spelling ---- */
@@ -182,7 +187,7 @@ static bool write_value(const request *r, const member *m, str *out) {
     return is_ordered(m->name) ? json_write(m->value, out) : json_canonical(m->value, out);
 }
 
-bool openai_canonical(const request *r, str *out) {
+static bool write_canonical(const request *r, str *out) {
     member       few[48];
     member      *members = few;
     size_t       room = (size_t)cJSON_GetArraySize(r->body) + 1;
@@ -196,7 +201,7 @@ bool openai_canonical(const request *r, str *out) {
         }
     }
     cJSON_ArrayForEach(m, r->body) {
-        if (!dropped(m)) {
+        if (!dropped(m, true)) {
             members[count++] = (member){m->string, m};
         }
     }
@@ -214,4 +219,67 @@ bool openai_canonical(const request *r, str *out) {
         free(members);
     }
     return str_addc(out, '}');
+}
+
+/* Where a provider is to cache a prompt changes no answer. */
+static void drop_marks(cJSON *value, int depth) {
+    cJSON_DeleteItemFromObjectCaseSensitive(value, "cache_control");
+    cJSON *child;
+    cJSON_ArrayForEach(child, value) {
+        if (depth > 0) {
+            drop_marks(child, depth - 1);
+        }
+    }
+}
+
+/* What the client said where the neutral form is narrower. Marks of its own cache may stand at any depth there. */
+static bool write_client(const request *r, str *out) {
+    static const char *const names[] = {"system", "messages"};
+    for (size_t i = 0; r->narrowed && i < sizeof names / sizeof names[0]; i++) {
+        const cJSON *said = cJSON_GetObjectItemCaseSensitive(r->client, names[i]);
+        cJSON       *copy = cJSON_Duplicate(said, true);
+        if (copy) {
+            drop_marks(copy, 5); /* messages, a message, its content, a tool's result, its content, a part */
+            str_addf(out, " %s ", names[i]);
+            json_canonical(copy, out);
+        }
+        out->failed = out->failed || (said && !copy);
+        cJSON_Delete(copy);
+    }
+    return !out->failed;
+}
+
+/* A header that passes on changes what is asked (a beta of the API, say), unless it is what the provider gets anyway. */
+static bool write_headers(const request *r, str *out) {
+    for (int i = 0; i < r->n_passed; i++) {
+        const char        *name = r->passed[i].name, *value = r->passed[i].value;
+        size_t             n = strlen(name);
+        const char *const *line = r->from && r->from->headers ? r->from->headers : (const char *const[]){NULL};
+        while (*line && !(strncmp(*line, name, n) == 0 && (*line)[n] == ':' && strcmp(*line + n + 2, value) == 0)) {
+            line++;
+        }
+        if (!*line) {
+            str_addf(out, " %s: ", name);
+            str_jsons(out, value);
+        }
+    }
+    return !out->failed;
+}
+
+bool openai_canonical(const request *r, str *out) {
+    if (!r->from || !memmem(r->raw, r->raw_len, "cache_control", sizeof "cache_control" - 1)) {
+        return write_canonical(r, out) && write_client(r, out) && write_headers(r, out);
+    }
+    request plain = *r;
+    plain.body = cJSON_Duplicate(r->body, true);
+    if (!plain.body) {
+        out->failed = true;
+        return false;
+    }
+    cJSON_DeleteItemFromObjectCaseSensitive(plain.body, "cache_control");
+    drop_marks(cJSON_GetObjectItemCaseSensitive(plain.body, "tools"), 1);
+    drop_marks(cJSON_GetObjectItemCaseSensitive(plain.body, "messages"), 3); /* a message, its content, a part */
+    bool good = write_canonical(&plain, out) && write_client(r, out) && write_headers(r, out);
+    cJSON_Delete(plain.body);
+    return good;
 }

@@ -201,6 +201,11 @@ static bool read_chat(request *r, err *e) {
 bool openai_read_local(request *r, err *e) {
     int64_t priority = 0;
     bool    cache = true;
+    if (r->n != 1) {
+        return err_at(e, ERR_UNSUPPORTED, "n",
+                      "n must be 1: a model of pare's own gives one answer a request; send it %lld times.",
+                      (long long)r->n);
+    }
     if (json_get_int(r->body, "", "priority", -REQUEST_MAX_PRIORITY, REQUEST_MAX_PRIORITY, &priority, e) &&
         json_get_bool(r->body, "", "cache_prompt", &cache, e) && read_response_format(r, e) && read_grammar(r, e) &&
         read_chat(r, e)) {

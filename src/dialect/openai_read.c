@@ -22,6 +22,14 @@ static int64_t count_of(const cJSON *object, const char *key) {
     return sane ? (int64_t)value->valuedouble : 0;
 }
 
+static usage_tier tier_of(const char *name) {
+    return !name                           ? TIER_STANDARD
+           : strcmp(name, "flex") == 0     ? TIER_FLEX
+           : strcmp(name, "priority") == 0 ? TIER_PRIORITY
+           : strcmp(name, "batch") == 0    ? TIER_BATCH
+                                           : TIER_STANDARD;
+}
+
 static bool read_usage(const cJSON *root, usage *out) {
     const cJSON *u = get(root, "usage");
     if (!cJSON_IsObject(u)) {
@@ -35,6 +43,12 @@ static bool read_usage(const cJSON *root, usage *out) {
     if (out->cached == 0) {
         out->cached = count_of(u, "prompt_cache_hit_tokens"); /* as DeepSeek says it */
     }
+    const cJSON *in = get(u, "prompt_tokens_details");
+    out->audio_in = count_of(in, "audio_tokens");
+    out->image_in = count_of(in, "image_tokens");
+    out->write_5m = count_of(in, "cache_write_tokens");
+    out->audio_out = count_of(get(u, "completion_tokens_details"), "audio_tokens");
+    out->tier = tier_of(text_of(root, "service_tier"));
     return true;
 }
 
@@ -86,6 +100,7 @@ static void read_choice(request_kind kind, const cJSON *json, const char *messag
     const char *reasoning = text_of(m, "reasoning_content");
     set_text(reasoning ? reasoning : text_of(m, "reasoning"), &ev->reasoning, &ev->reasoning_len);
     set_text(text_of(m, "refusal"), &ev->refusal, &ev->refusal_len);
+    set_text(text_of(m, "reasoning_signature"), &ev->signature, &ev->signature_len);
     ev->tool_calls = cJSON_IsArray(calls) ? calls : NULL;
     const char *finish = text_of(json, "finish_reason");
     ev->finish = finish && finish[0] ? finish : NULL;
@@ -239,8 +254,9 @@ static bool emit_chunk(request_kind kind, const cJSON *root, const char *data, s
     return true;
 }
 
-bool openai_read_chunk(request_kind kind, const char *data, size_t n, void (*emit)(void *, const event *), void *ctx,
-                       bool *done, err *e) {
+bool openai_read_chunk(request_kind kind, void *state, const char *data, size_t n, void (*emit)(void *, const event *),
+                       void *ctx, bool *done, err *e) {
+    (void)state;
     *done = is_done(data, n);
     if (*done) {
         return true;

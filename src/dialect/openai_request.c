@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dialect/neutral.h"
 #include "dialect/openai.h"
 
 #define MAX_PROMPTS       64
@@ -338,7 +339,7 @@ static bool read_seed(request *r, err *e) {
     }
     size_t     at = 0;
     raw_member m;
-    while (raw_next(r->raw, r->raw_len, &at, &m)) {
+    while (!r->from && raw_next(r->raw, r->raw_len, &at, &m)) {
         char text[32];
         if (m.value_len >= sizeof text || !raw_key_is(&m, "seed")) {
             continue;
@@ -433,19 +434,12 @@ static bool read_common(request *r, err *e) {
         return err_at(e, ERR_INVALID, "model", "model is empty: name one of those that GET /v1/models lists.");
     }
     r->model = model->valuestring;
-    int64_t     n = 1;
     const char *user = NULL;
-    if (!json_get_int(r->body, "", "n", 1, INT32_MAX, &n, e) || !json_get_string(r->body, "", "user", &user, e)) {
-        return false;
-    }
-    if (n != 1) {
-        return err_at(e, ERR_UNSUPPORTED, "n", "n must be 1: pare gives one answer a request; send it %lld times.",
-                      (long long)n);
-    }
-    return true;
+    r->n = 1;
+    return json_get_int(r->body, "", "n", 1, 128, &r->n, e) && json_get_string(r->body, "", "user", &user, e);
 }
 
-static bool read_fields(request *r, arena *memory, err *e) {
+bool openai_read_fields(request *r, arena *memory, err *e) {
     if (r->kind == REQUEST_EMBEDDINGS || r->kind == REQUEST_RERANK) {
         return read_common(r, e) &&
                (r->kind == REQUEST_RERANK ? openai_read_rerank(r, memory, e) : openai_read_embeddings(r, memory, e));
@@ -469,16 +463,11 @@ void openai_end_sentence(err *e) {
 }
 
 bool openai_read_request(request_kind kind, const char *body, size_t n, arena *memory, request *out, err *e) {
-    *out = (request){
-        .kind = kind, .raw = body, .raw_len = n, .max_tokens = -1, .temperature = 1, .top_p = 1, .repeat_penalty = 1};
+    neutral_begin(kind, body, n, NULL, out);
     out->body = json_parse(body, n, JSON_MAX_DEPTH, e);
-    if (out->body && read_fields(out, memory, e)) {
+    if (out->body && openai_read_fields(out, memory, e)) {
         return true;
     }
-    openai_end_sentence(e);
-    /* The model's name outlives the tree: the ledger has a row for refused requests too. */
-    request failed = {.kind = kind, .raw = body, .raw_len = n, .model = arena_strdup(memory, out->model)};
-    request_free(out);
-    *out = failed;
+    neutral_fail(out, out->model, memory, e);
     return false;
 }

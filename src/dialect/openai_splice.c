@@ -1,5 +1,6 @@
 /* openai_splice.c - the client's request for a provider: its own bytes, with the model's name (and the wish for usage)
  * put in. Nothing is parsed again: a scan over the validated bytes finds the members of the top level.               */
+#include <inttypes.h>
 #include <string.h>
 
 #include "dialect/openai.h"
@@ -121,33 +122,63 @@ static bool write_stream_options(const request *r, str *out) {
     return str_addc(out, '}');
 }
 
-bool openai_write_request(const request *r, const char *model, bool ask_usage, str *out) {
-    bool       add_usage = ask_usage && r->stream && !r->include_usage;
-    size_t     at = 0;
-    size_t     copied = 0; /* the raw bytes before this are in `out` */
+/* What replaces a member's value, or NULL: it stays. */
+typedef enum replaced { KEEP, MODEL, OPTIONS, LIMIT } replaced;
+
+static replaced of_member(const raw_member *m, bool usage, bool limit) {
+    return raw_key_is(m, "model")                                                             ? MODEL
+           : usage && raw_key_is(m, "stream_options")                                         ? OPTIONS
+           : limit && (raw_key_is(m, "max_tokens") || raw_key_is(m, "max_completion_tokens")) ? LIMIT
+                                                                                              : KEEP;
+}
+
+static void write_limit(const request *r, str *out) {
+    str_addf(out, "%" PRId64, request_most(r));
+}
+
+/* The client's own bytes with some members in their places replaced, and those that lack behind the last one: a request
+ * has at least its model. */
+static bool splice(const request *r, const char *model, bool ask_usage, str *out) {
+    bool       usage = ask_usage && r->stream && !r->include_usage;
+    bool       limit = r->most_tokens > 0 && request_most(r) != r->max_tokens;
+    size_t     at = 0, copied = 0; /* the raw bytes before `copied` are in `out` */
+    bool       wrote_usage = !usage, wrote_limit = !limit;
     raw_member m;
-    str_reserve(out, r->raw_len + strlen(model) + 64);
+    str_reserve(out, r->raw_len + strlen(model) + 96);
     while (raw_next(r->raw, r->raw_len, &at, &m)) {
-        bool is_model = raw_key_is(&m, "model");
-        bool is_options = !is_model && add_usage && raw_key_is(&m, "stream_options");
-        if (!is_model && !is_options) {
+        replaced what = of_member(&m, usage, limit);
+        if (what == KEEP) {
             continue;
         }
         size_t value = (size_t)(m.value - r->raw);
         str_add(out, r->raw + copied, value - copied);
         copied = value + m.value_len;
-        if (is_model) {
+        if (what == MODEL) {
             str_jsons(out, model);
-        } else {
+        } else if (what == OPTIONS) {
             write_stream_options(r, out);
-            add_usage = false;
+            wrote_usage = true;
+        } else {
+            write_limit(r, out);
+            wrote_limit = true;
         }
     }
-    if (add_usage) { /* behind the last member: a request has at least its model */
-        str_add(out, r->raw + copied, at - copied);
-        copied = at;
+    str_add(out, r->raw + copied, at - copied);
+    if (!wrote_usage) {
         str_adds(out, ",\"stream_options\":");
         write_stream_options(r, out);
     }
-    return str_add(out, r->raw + copied, r->raw_len - copied);
+    if (!wrote_limit) {
+        str_adds(out, r->kind == REQUEST_CHAT ? ",\"max_completion_tokens\":" : ",\"max_tokens\":");
+        write_limit(r, out);
+    }
+    return str_add(out, r->raw + at, r->raw_len - at);
+}
+
+bool openai_write_request(const request *r, const char *model, bool ask_usage, str *out, err *e) {
+    if (r->from && r->from != &dialect_openai) {
+        return openai_write_neutral(r, model, ask_usage, out, e);
+    }
+    return splice(r, model, ask_usage, out) ||
+           err_set(e, ERR_MEMORY, "The request could not be written: out of memory.");
 }

@@ -16,12 +16,23 @@ static bool write_head(request_kind kind, bool chunk, const answer *a, str *out)
     return str_jsons(out, a->model);
 }
 
+static void write_count(const char *name, int64_t count, str *out) {
+    if (count > 0) {
+        str_addf(out, ",\"%s\":%" PRId64, name, count);
+    }
+}
+
 static bool write_usage_object(const usage *u, str *out) {
-    return str_addf(out,
-                    "{\"prompt_tokens\":%" PRId64 ",\"completion_tokens\":%" PRId64 ",\"total_tokens\":%" PRId64
-                    ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRId64
-                    "},\"completion_tokens_details\":{\"reasoning_tokens\":%" PRId64 "}}",
-                    u->prompt, u->completion, u->prompt + u->completion, u->cached, u->reasoning);
+    str_addf(out,
+             "{\"prompt_tokens\":%" PRId64 ",\"completion_tokens\":%" PRId64 ",\"total_tokens\":%" PRId64
+             ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRId64,
+             u->prompt, u->completion, u->prompt + u->completion, u->cached);
+    write_count("audio_tokens", u->audio_in, out);
+    write_count("image_tokens", u->image_in, out);
+    write_count("cache_write_tokens", u->write_5m + u->write_1h, out);
+    str_addf(out, "},\"completion_tokens_details\":{\"reasoning_tokens\":%" PRId64, u->reasoning);
+    write_count("audio_tokens", u->audio_out, out);
+    return str_adds(out, "}}");
 }
 
 static bool write_text(str *out, const char *bytes, size_t n) {
@@ -53,6 +64,10 @@ static bool write_message(const choice *c, str *out) {
     } else {
         str_adds(out, "null");
     }
+    if (c->signature.len > 0) {
+        str_adds(out, ",\"reasoning_signature\":");
+        write_text(out, c->signature.data, c->signature.len);
+    }
     if (c->tool_calls) {
         str_adds(out, ",\"tool_calls\":");
         json_write(c->tool_calls, out);
@@ -60,7 +75,8 @@ static bool write_message(const choice *c, str *out) {
     return str_addc(out, '}');
 }
 
-bool openai_write_answer(request_kind kind, const answer *a, str *out) {
+bool openai_write_answer(const request *r, const answer *a, str *out) {
+    request_kind kind = r->kind;
     write_head(kind, false, a, out);
     str_adds(out, ",\"choices\":[");
     for (int i = 0; i < a->n_choices; i++) {
@@ -132,6 +148,11 @@ static bool write_delta(const event *ev, bool first, str *out) {
     if (ev->refusal) {
         str_addf(out, "%s\"refusal\":", comma);
         write_text(out, ev->refusal, ev->refusal_len);
+        comma = ",";
+    }
+    if (ev->signature) {
+        str_addf(out, "%s\"reasoning_signature\":", comma);
+        write_text(out, ev->signature, ev->signature_len);
         comma = ",";
     }
     if (ev->tool_calls) {

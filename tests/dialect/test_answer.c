@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "dialect/dialect.h"
+#include "dialect/openai.h"
 
 static answer grown; /* what the deltas of a test have made */
 static int    events, raws;
@@ -40,7 +40,7 @@ static void take(void *ctx, const event *ev) {
 
 static bool chunk(request_kind kind, const char *data, bool *done, err *e) {
     *e = (err){0};
-    return dialect_openai.read_chunk(kind, data, strlen(data), take, e, done, e);
+    return dialect_openai.read_chunk(kind, NULL, data, strlen(data), take, e, done, e);
 }
 
 static void good_chunk(request_kind kind, const char *data) {
@@ -199,7 +199,10 @@ static void read_back(request_kind kind, const str *written, answer *out) {
 
 static void test_round_trip(void **state) {
     (void)state;
-    answer a = {.id = "chatcmpl-9", .model = "m", .created = 77, .usage = {10, 5, 3, 2, true, false}};
+    answer a = {.id = "chatcmpl-9",
+                .model = "m",
+                .created = 77,
+                .usage = {.prompt = 10, .completion = 5, .cached = 3, .reasoning = 2, .known = true}};
     event  ev = {
          .text = "Hi \"you\"\n\xC3\xA9", .text_len = 11, .reasoning = "so", .reasoning_len = 2, .finish = "stop"};
     cJSON *calls = cJSON_Parse("[{\"index\":0,\"id\":\"a\",\"type\":\"function\",\"function\":{\"name\":\"f\","
@@ -215,10 +218,10 @@ static void test_round_trip(void **state) {
     assert_true(answer_add(&a, &ev, &e));
     str first = {0};
     str second = {0};
-    assert_true(dialect_openai.write_answer(REQUEST_CHAT, &a, &first));
+    assert_true(dialect_openai.write_answer(&(request){.kind = REQUEST_CHAT}, &a, &first));
     answer b;
     read_back(REQUEST_CHAT, &first, &b);
-    assert_true(dialect_openai.write_answer(REQUEST_CHAT, &b, &second));
+    assert_true(dialect_openai.write_answer(&(request){.kind = REQUEST_CHAT}, &b, &second));
     assert_string_equal(first.data, second.data);
     assert_int_equal(b.n_choices, 3);
     assert_string_equal(b.choices[0].text.data, "Hi \"you\"\n\xC3\xA9");
@@ -250,7 +253,7 @@ static void test_completion_round_trip(void **state) {
     answer a;
     str_adds(&in, body);
     read_back(REQUEST_COMPLETION, &in, &a);
-    assert_true(dialect_openai.write_answer(REQUEST_COMPLETION, &a, &out));
+    assert_true(dialect_openai.write_answer(&(request){.kind = REQUEST_COMPLETION}, &a, &out));
     assert_string_equal(out.data, body);
     answer_clear(&a);
     str_free(&in);
@@ -292,33 +295,52 @@ static void test_write_chunk(void **state) {
     event  ev = {.text = "a", .text_len = 1};
     usage  u = {1, 2, 0, 0, true, false};
     str    s = {0};
-    assert_true(dialect_openai.write_chunk(REQUEST_CHAT, &head, &(event){0}, true, &s));
+    assert_true(openai_write_chunk(REQUEST_CHAT, &head, &(event){0}, true, &s));
     assert_string_equal(s.data, "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":3,\"model\":"
                                 "\"m\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},"
                                 "\"logprobs\":null,\"finish_reason\":null}]}");
     str_clear(&s);
-    assert_true(dialect_openai.write_chunk(REQUEST_CHAT, &head, &ev, false, &s));
+    assert_true(openai_write_chunk(REQUEST_CHAT, &head, &ev, false, &s));
     assert_non_null(strstr(s.data, "\"delta\":{\"content\":\"a\"}"));
     str_clear(&s);
     ev = (event){.finish = "stop"};
-    assert_true(dialect_openai.write_chunk(REQUEST_CHAT, &head, &ev, false, &s));
+    assert_true(openai_write_chunk(REQUEST_CHAT, &head, &ev, false, &s));
     assert_non_null(strstr(s.data, "\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\""));
     str_clear(&s);
     cJSON *calls = cJSON_Parse("[{\"id\":\"a\"},{\"index\":7,\"id\":\"b\"},{}]");
     ev = (event){.tool_calls = calls};
-    assert_true(dialect_openai.write_chunk(REQUEST_CHAT, &head, &ev, false, &s));
+    assert_true(openai_write_chunk(REQUEST_CHAT, &head, &ev, false, &s));
     assert_non_null(strstr(s.data, "\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"a\"},{\"index\":7,\"id\":\"b\"},"
                                    "{\"index\":2}]}"));
     cJSON_Delete(calls);
     str_clear(&s);
     ev = (event){.text = "t", .text_len = 1};
-    assert_true(dialect_openai.write_chunk(REQUEST_COMPLETION, &head, &ev, true, &s));
+    assert_true(openai_write_chunk(REQUEST_COMPLETION, &head, &ev, true, &s));
     assert_non_null(strstr(s.data, "\"object\":\"text_completion\""));
     assert_non_null(strstr(s.data, "{\"index\":0,\"text\":\"t\",\"logprobs\":null,\"finish_reason\":null}"));
     str_clear(&s);
-    assert_true(dialect_openai.write_usage(REQUEST_CHAT, &head, &u, &s));
+    assert_true(openai_write_usage(REQUEST_CHAT, &head, &u, &s));
     assert_non_null(strstr(s.data, "\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,\"total_"));
     str_free(&s);
+}
+
+/* Each choice's first chunk has the role, in whatever order they begin. */
+static void test_choices_out_of_order(void **state) {
+    (void)state;
+    openai_writing w = {0};
+    answer         head = {.id = "c"};
+    request        r = {.kind = REQUEST_CHAT};
+    static const struct {
+        int  choice;
+        bool first;
+    } steps[] = {{1, true}, {0, true}, {1, false}, {0, false}, {127, true}, {127, false}, {64, true}};
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        str   s = {0};
+        event ev = {.text = "a", .text_len = 1, .choice = steps[i].choice};
+        assert_true(openai_write_event(&r, &w, &head, &ev, &s));
+        assert_int_equal(strstr(s.data, "assistant") != NULL, steps[i].first);
+        str_free(&s);
+    }
 }
 
 static void test_write_error(void **state) {
@@ -362,6 +384,7 @@ int main(void) {
         ONE(test_completion_round_trip),
         ONE(test_answers_that_are_none),
         ONE(test_write_chunk),
+        ONE(test_choices_out_of_order),
         ONE(test_write_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

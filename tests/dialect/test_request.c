@@ -135,7 +135,7 @@ static void test_what_is_wrong(void **state) {
          "messages[1].content[0].text", "a number"},
         {REQUEST_CHAT, CHAT(",\"tools\":5"), "tools", "array"},
         {REQUEST_CHAT, CHAT(",\"tools\":[5]"), "tools[0]", "object"},
-        {REQUEST_CHAT, CHAT(",\"n\":2"), "n", "must be 1"},
+        {REQUEST_CHAT, CHAT(",\"n\":129"), "n", "between 1"},
         {REQUEST_CHAT, CHAT(",\"n\":0"), "n", "between 1"},
         {REQUEST_CHAT, CHAT(",\"stop\":\"\""), "stop", "empty"},
         {REQUEST_CHAT, CHAT(",\"stop\":[\"a\",\"\"]"), "stop[1]", "empty"},
@@ -335,7 +335,7 @@ static void test_local_members(void **state) {
     refuses_local(",\"cache_prompt\":\"no\"", "cache_prompt", "a string");
     str sent = {0};
     assert_false(reads_local(",\"priority\":\"urgent\"", NULL));
-    assert_true(dialect_openai.write_request(&r, "up", false, &sent));
+    assert_true(dialect_openai.write_request(&r, "up", false, &sent, NULL));
     assert_string_equal(sent.data, "{\"model\":\"up\",\"prompt\":\"Hi\",\"priority\":\"urgent\"}");
     str_free(&sent);
 }
@@ -358,7 +358,7 @@ static void test_context_error(void **state) {
 static void sends(const char *body, const char *model, bool ask_usage, const char *wanted) {
     good(REQUEST_CHAT, body);
     str s = {0};
-    assert_true(dialect_openai.write_request(&r, model, ask_usage, &s));
+    assert_true(dialect_openai.write_request(&r, model, ask_usage, &s, NULL));
     assert_string_equal(s.data, wanted);
     str_free(&s);
 }
@@ -420,7 +420,7 @@ static void measure(const char *name, size_t bytes, double aim_key_us, double ai
         int64_t t2 = clock_us();
         for (int i = 0; i < times; i++) {
             str_clear(&out);
-            assert_true(dialect_openai.write_request(&q, "other", false, &out));
+            assert_true(dialect_openai.write_request(&q, "other", false, &out, NULL));
         }
         int64_t t3 = clock_us();
         double  took[3] = {(double)(t1 - t0) / times, (double)(t2 - t1) / times, (double)(t3 - t2) / times};

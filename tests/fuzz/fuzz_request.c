@@ -38,11 +38,11 @@ static void check_write(request_kind kind, const request *r, arena *memory) {
     str     direct = {0};
     request q;
     err     e = {0};
-    must(dialect_openai.write_request(r, "y\"", true, &once));
+    must(dialect_openai.write_request(r, "y\"", true, &once, NULL));
     must(dialect_openai.read_request(kind, once.data, once.len, memory, &q, &e));
     must(strcmp(q.model, "y\"") == 0 && q.include_usage == q.stream);
-    must(dialect_openai.write_request(&q, "z", true, &twice));
-    must(dialect_openai.write_request(r, "z", true, &direct));
+    must(dialect_openai.write_request(&q, "z", true, &twice, NULL));
+    must(dialect_openai.write_request(r, "z", true, &direct, NULL));
     same(&twice, &direct);
     request_free(&q);
     str_free(&once);

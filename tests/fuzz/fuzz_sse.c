@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dialect/dialect.h"
+#include "dialect/openai.h"
 #include "dialect/sse.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -26,12 +26,12 @@ static void take(void *ctx, const event *ev) {
     stream *s = ctx;
     must(ev->raw_dialect == &dialect_openai && !ev->raw == !ev->raw_len);
     s->failed = !answer_add(&s->grown, ev, &s->e) || s->failed;
-    must(dialect_openai.write_chunk(s->kind, &s->grown, ev, true, &s->written));
+    must(openai_write_chunk(s->kind, &s->grown, ev, true, &s->written));
 }
 
 static bool payload(void *ctx, const char *data, size_t n) {
     stream *s = ctx;
-    bool    good = dialect_openai.read_chunk(s->kind, data, n, take, s, &s->done, &s->e);
+    bool    good = dialect_openai.read_chunk(s->kind, NULL, data, n, take, s, &s->done, &s->e);
     return good && !s->done && !s->failed;
 }
 
@@ -49,7 +49,7 @@ static void run(stream *s, const char *bytes, size_t n, uint32_t seed) {
 }
 
 static void finish(stream *s, str *out) {
-    must(dialect_openai.write_answer(s->kind, &s->grown, out));
+    must(dialect_openai.write_answer(&(request){.kind = s->kind}, &s->grown, out));
     if (s->grown.n_choices > 0) { /* a stored answer must read back as it was */
         answer back;
         str    again = {0};
@@ -57,7 +57,7 @@ static void finish(stream *s, str *out) {
         if (!dialect_openai.read_answer(s->kind, out->data, out->len, &back, &e)) {
             must(e.code == ERR_LIMIT || e.code == ERR_UPSTREAM);
         } else {
-            must(dialect_openai.write_answer(s->kind, &back, &again));
+            must(dialect_openai.write_answer(&(request){.kind = s->kind}, &back, &again));
             must(again.len == out->len && memcmp(again.data, out->data, out->len) == 0);
             answer_clear(&back);
         }
