@@ -590,6 +590,7 @@ static void close_demanded(backend *base) {
 static void free_demanded(demanded *m) {
     free((char *)m->base.name);
     free((char *)m->path);
+    free((char *)m->options.kv_disk);
     free(m);
 }
 
@@ -649,7 +650,13 @@ backend *on_demand_add(on_demand *d, const char *name, const char *path, const v
     m->n = n;
     m->options = o ? *o : (local_options){0};
     m->options.stop = &d->closing;
+    m->options.kv_disk = o && o->kv_disk ? strdup(o->kv_disk) : NULL; /* loaded long after the settings have gone */
     m->line_end = &m->line;
+    if (o && o->kv_disk && !m->options.kv_disk) {
+        free_demanded(m);
+        err_set(e, ERR_MEMORY, "out of memory for the model %s", name);
+        return NULL;
+    }
     if (!measure(d, m, e)) {
         free_demanded(m);
         return NULL;

@@ -20,7 +20,7 @@ typedef struct on_demand on_demand;
 on_demand *on_demand_new(pool *p, int64_t bytes, int64_t idle_us, err *e);
 
 /* Reads the header, to know what the model will take, and hashes the file; loads nothing. path NULL: data, the bundled
- * model. Data and the strings of `o` must outlive the backend, which is closed as any other, before on_demand_free. */
+ * model. Data must outlive the backend, which is closed as any other, before on_demand_free. */
 backend *on_demand_add(on_demand *d, const char *name, const char *path, const void *data, size_t n,
                        const local_options *o, err *e);
 

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "dialect/sse.h"
+#include "dialect/values.h"
 
 #define MAX_LOOPS      256
 #define MAX_IDLE       128
@@ -22,7 +23,7 @@
 
 typedef struct remote {
     backend            base;
-    char              *name, *urls[REQUEST_RERANK + 1]; /* by kind of request */
+    char              *name, *base_url, *api_version;
     const dialect     *speaks;
     struct curl_slist *headers;
     char              *ca_file;
@@ -36,28 +37,30 @@ typedef struct remote {
 } remote;
 
 struct backend_call {
-    http_transfer    transfer; /* first: libcurl's private pointer */
-    loop_task        stop;     /* cancel, outside libcurl's callbacks */
-    backend_call    *next, *prev;
-    remote          *of;
-    loop            *home;
-    http_client     *client;
-    const request   *request;
-    backend_event_fn fn;
-    void            *ctx;
-    CURL            *easy;
-    struct event    *timer;
-    str              body; /* what we send, when it is not the client's own bytes */
-    str              text; /* a whole answer or an error body */
-    sse_reader       sse;
-    char             type[96], retry_after[64];
-    long             status;
-    bool             heard, streaming, ended, too_large, cancelled, timed_out, lingered;
-    int              open_choices, finished_choices;
-    uint64_t         finished[2]; /* bit: the choice has its finish reason; some providers say it twice */
-    usage            usage;
-    int64_t          begun_us, heard_us;
-    err              broken; /* what sse_feed or the dialect found */
+    http_transfer      transfer; /* first: libcurl's private pointer */
+    loop_task          stop;     /* cancel, outside libcurl's callbacks */
+    backend_call      *next, *prev;
+    remote            *of;
+    loop              *home;
+    http_client       *client;
+    const request     *request;
+    struct curl_slist *headers; /* of this call, when a client's headers pass on; else NULL */
+    void              *state;   /* the dialect's, of the stream */
+    backend_event_fn   fn;
+    void              *ctx;
+    CURL              *easy;
+    struct event      *timer;
+    str                body; /* what we send, when it is not the client's own bytes */
+    str                text; /* a whole answer or an error body */
+    sse_reader         sse;
+    char               type[96], retry_after[64];
+    long               status;
+    bool               heard, streaming, ended, too_large, cancelled, timed_out, lingered;
+    int                open_choices, finished_choices;
+    uint64_t           finished[2]; /* bit: the choice has its finish reason; some providers say it twice */
+    usage              usage;
+    int64_t            begun_us, heard_us;
+    err                broken; /* what sse_feed or the dialect found */
 };
 
 /* ---- what comes in ---- */
@@ -92,7 +95,7 @@ static bool on_payload(void *arg, const char *data, size_t n) {
     if (c->ended) {
         return true; /* whatever follows the end mark is not read */
     }
-    if (!c->of->speaks->read_chunk(c->request->kind, data, n, pass_on, c, &c->ended, &c->broken)) {
+    if (!c->of->speaks->read_chunk(c->request->kind, c->state, data, n, pass_on, c, &c->ended, &c->broken)) {
         return false;
     }
     if (c->ended) { /* the connection is kept when the transfer ends by itself, which it does at once as a rule */
@@ -182,6 +185,8 @@ static void put_away(backend_call *c) {
     if (c->timer) {
         event_free(c->timer);
     }
+    curl_slist_free_all(c->headers);
+    free(c->state);
     str_free(&c->body);
     str_free(&c->text);
     sse_clear(&c->sse);
@@ -189,7 +194,12 @@ static void put_away(backend_call *c) {
 }
 
 static void finish_error(backend_call *c, const err *why, int status) {
-    event ev = {.kind = EVENT_ERROR, .error = why, .status = status, .usage = c->usage.known ? &c->usage : NULL};
+    event ev = {.kind = EVENT_ERROR,
+                .error = why,
+                .status = status,
+                .usage = c->usage.known ? &c->usage : NULL,
+                .begun = c->heard && c->status >= 200 && c->status < 300,
+                .raw_dialect = c->of->speaks};
     if (c->retry_after[0]) {
         ev.retry_after = c->retry_after;
     }
@@ -213,7 +223,8 @@ static void finish_done(backend_call *c) {
 static void finish_whole(backend_call *c) {
     answer whole = {0};
     err    why = {0};
-    if (!c->of->speaks->read_answer(c->request->kind, c->text.data ? c->text.data : "", c->text.len, &whole, &why)) {
+    if (!c->of->speaks->read_answer(c->request->kind, c->text.data ? c->text.data : "", c->text.len, &whole, &why) ||
+        (!dialect_same(c->request->from, c->of->speaks) && !values_finish(c->request, &whole, &why))) {
         answer_clear(&whole);
         err_prefix(&why, "%s answered with something that is not an answer", c->of->name);
         why.code = ERR_UPSTREAM;
@@ -229,7 +240,9 @@ static void finish_whole(backend_call *c) {
     event ev = {.kind = EVENT_WHOLE, .whole = &whole};
     c->fn(c->ctx, &ev);
     answer_clear(&whole);
-    finish_done(c);
+    if (!c->cancelled) { /* else by who heard that: its stop task is on the way */
+        finish_done(c);
+    }
 }
 
 /* The sentence for a transfer that libcurl could not finish. What came of an error's body is not handed on: half of it
@@ -267,6 +280,15 @@ static int explain(backend_call *c, CURLcode result, err *why) {
     return 502;
 }
 
+/* For clients of another dialect, who cannot read the provider's own body: its sentence. */
+static void refused(backend_call *c, err *why) {
+    cJSON      *root = c->text.len ? json_parse(c->text.data, c->text.len, JSON_MAX_DEPTH, NULL) : NULL;
+    const char *sentence = dialect_error_text(root && cJSON_IsArray(root) ? root->child : root);
+    err_set(why, ERR_UPSTREAM, "%s answered with status %ld%s%.300s", c->of->name, c->status, sentence ? ": " : ".",
+            sentence ? sentence : "");
+    cJSON_Delete(root);
+}
+
 static void on_done(http_transfer *t, CURLcode result) {
     backend_call *c = (backend_call *)t;
     err           why = {0};
@@ -278,6 +300,9 @@ static void on_done(http_transfer *t, CURLcode result) {
     }
     if (result == CURLE_OK && c->streaming && sse_partial(&c->sse)) { /* an end mark without its empty line */
         sse_feed(&c->sse, "\n\n", 2, on_payload, c, &c->broken);
+        if (c->cancelled) { /* by who heard that */
+            return;
+        }
     }
     if (c->streaming && c->ended && c->broken.code == ERR_NONE) {
         finish_done(c); /* the end mark came; how the connection closed does not matter */
@@ -285,7 +310,7 @@ static void on_done(http_transfer *t, CURLcode result) {
         int status = explain(c, result, &why);
         finish_error(c, &why, status);
     } else if (c->status >= 300) {
-        err_set(&why, ERR_UPSTREAM, "%s answered with status %ld.", c->of->name, c->status);
+        refused(c, &why);
         finish_error(c, &why, c->status >= 400 ? (int)c->status : 502);
     } else if (!c->streaming) {
         finish_whole(c);
@@ -353,6 +378,14 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
 
 /* ---- the start ---- */
 
+static bool add_header(struct curl_slist **list, const char *line) {
+    struct curl_slist *more = curl_slist_append(*list, line);
+    if (more) {
+        *list = more;
+    }
+    return more != NULL;
+}
+
 static CURL *handle_for(remote *r, loop *l) {
     int i = loop_index(l);
     if (r->handles[i].count > 0) {
@@ -362,7 +395,6 @@ static CURL *handle_for(remote *r, loop *l) {
     if (!easy) {
         return NULL;
     }
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, r->headers);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -386,20 +418,76 @@ static CURL *handle_for(remote *r, loop *l) {
     return easy;
 }
 
+static bool add_pair(backend_call *c, str *line, const char *name, const char *value) {
+    str_clear(line);
+    str_addf(line, "%s: %s", name, value);
+    return !line->failed && add_header(&c->headers, line->data);
+}
+
+/* The headers of every call, the request's place in a trace, and those of this client that mean something to the same kind of provider. They are
+ * checked when they are read: no line breaks. */
+static bool pass_headers(backend_call *c) {
+    const request *q = c->request;
+    int            n_passed = dialect_same(q->from, c->of->speaks) ? q->n_passed : 0;
+    if (n_passed == 0 && !q->traceparent) {
+        curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, c->of->headers);
+        return true;
+    }
+    bool ok = true;
+    for (const struct curl_slist *h = c->of->headers; ok && h; h = h->next) {
+        bool replaced = false;
+        for (int i = 0; i < n_passed; i++) {
+            size_t n = strlen(q->passed[i].name);
+            replaced = replaced || (strncasecmp(h->data, q->passed[i].name, n) == 0 && h->data[n] == ':');
+        }
+        ok = replaced || add_header(&c->headers, h->data);
+    }
+    str line = {0};
+    for (int i = 0; ok && i < n_passed; i++) {
+        ok = add_pair(c, &line, q->passed[i].name, q->passed[i].value);
+    }
+    ok = ok && (!q->traceparent || add_pair(c, &line, "traceparent", q->traceparent)) &&
+         (!q->traceparent || !q->tracestate || add_pair(c, &line, "tracestate", q->tracestate));
+    str_free(&line);
+    curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, c->headers);
+    return ok;
+}
+
+/* The client's own bytes will do: nothing is to be put in. */
+static bool untouched(const remote *r, const request *q, const char *model, bool ask_usage) {
+    return dialect_same(q->from, r->speaks) && !ask_usage && strcmp(model, q->model) == 0 &&
+           request_most(q) == q->max_tokens;
+}
+
 static bool prepare(backend_call *c, const char *model, err *e) {
     remote        *r = c->of;
     const request *q = c->request;
     const char    *bytes = q->raw;
     size_t         n = q->raw_len;
     bool           ask_usage = q->stream && !q->include_usage;
-    if (ask_usage || strcmp(model, q->model) != 0) {
-        if (!r->speaks->write_request(q, model, ask_usage, &c->body) || c->body.failed) {
+    if (!untouched(r, q, model, ask_usage)) {
+        if (!r->speaks->write_request(q, model, ask_usage, &c->body, e)) {
+            return false;
+        }
+        if (c->body.failed) {
             return err_set(e, ERR_MEMORY, "The request could not be written: out of memory.");
         }
         bytes = c->body.data;
         n = c->body.len;
     }
-    curl_easy_setopt(c->easy, CURLOPT_URL, r->urls[q->kind]);
+    str      url = {0};
+    place_of place = {
+        .kind = q->kind, .base = r->base_url, .model = model, .api_version = r->api_version, .stream = q->stream};
+    bool known = r->speaks->write_url(&place, &url);
+    bool good = known && !url.failed && curl_easy_setopt(c->easy, CURLOPT_URL, url.data) == CURLE_OK && pass_headers(c);
+    str_free(&url);
+    if (!known) {
+        return err_set(e, ERR_UNSUPPORTED, "The backend %s (%s) does not answer requests of this kind.", r->name,
+                       r->speaks->name);
+    }
+    if (!good) {
+        return err_set(e, ERR_MEMORY, "The request could not be started: out of memory.");
+    }
     curl_easy_setopt(c->easy, CURLOPT_POSTFIELDS, bytes);
     curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)n);
     curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, c);
@@ -421,12 +509,14 @@ static backend_call *remote_start(backend *b, loop *l, const request *q, const c
     }
     *c = (backend_call){
         .transfer.done = on_done, .of = r, .home = l, .client = client, .request = q, .fn = fn, .ctx = ctx};
-    c->open_choices = q->n_prompts > 1 ? q->n_prompts : 1;
+    /* As many answers as were asked for must come to their end, where no end mark says that all have. */
+    c->open_choices = (q->n_prompts > 1 ? q->n_prompts : 1) * (q->n > 1 ? (int)q->n : 1);
     c->begun_us = clock_us();
     c->easy = handle_for(r, l);
+    c->state = r->speaks->reading ? calloc(1, r->speaks->reading) : NULL;
     c->timer = evtimer_new(loop_base(l), on_timer, c);
     struct timeval tv = {.tv_sec = r->first_us / 1000000, .tv_usec = r->first_us % 1000000};
-    if (!c->easy || !c->timer || evtimer_add(c->timer, &tv) != 0) {
+    if (!c->easy || (!c->state && r->speaks->reading) || !c->timer || evtimer_add(c->timer, &tv) != 0) {
         err_set(e, ERR_MEMORY, "The request could not be started: out of memory.");
         put_away(c);
         return NULL;
@@ -460,9 +550,8 @@ static void remote_close(backend *b) {
     }
     curl_slist_free_all(r->headers);
     free(r->name);
-    for (int i = 0; i <= REQUEST_RERANK; i++) {
-        free(r->urls[i]);
-    }
+    free(r->base_url);
+    free(r->api_version);
     free(r->ca_file);
     free(r);
 }
@@ -470,23 +559,13 @@ static void remote_close(backend *b) {
 static const backend_ops ops = {
     .kind = "remote", .start = remote_start, .cancel = remote_cancel, .close = remote_close};
 
-static char *join_url(const char *base, const char *path) {
-    str    url = {0};
+/* Without slashes at its end. */
+static char *trimmed(const char *base) {
     size_t n = strlen(base);
     while (n > 0 && base[n - 1] == '/') {
         n--;
     }
-    str_add(&url, base, n);
-    str_adds(&url, path);
-    return str_take(&url);
-}
-
-static bool add_header(struct curl_slist **list, const char *line) {
-    struct curl_slist *more = curl_slist_append(*list, line);
-    if (more) {
-        *list = more;
-    }
-    return more != NULL;
+    return strndup(base, n);
 }
 
 static bool set_headers(remote *r, const char *api_key) {
@@ -494,9 +573,12 @@ static bool set_headers(remote *r, const char *api_key) {
               add_header(&r->headers, "User-Agent: pare/" PARE_VERSION);
     if (ok && api_key) {
         str line = {0};
-        str_addf(&line, "Authorization: Bearer %s", api_key);
+        str_addf(&line, "%s%s", r->speaks->key_header, api_key);
         ok = !line.failed && add_header(&r->headers, line.data);
         str_free(&line);
+    }
+    for (const char *const *more = r->speaks->headers; ok && more && *more; more++) {
+        ok = add_header(&r->headers, *more);
     }
     return ok;
 }
@@ -520,11 +602,6 @@ static bool check_options(const char *name, const remote_options *o, err *e) {
     return true;
 }
 
-static const char *const paths[] = {[REQUEST_CHAT] = "/chat/completions",
-                                    [REQUEST_COMPLETION] = "/completions",
-                                    [REQUEST_EMBEDDINGS] = "/embeddings",
-                                    [REQUEST_RERANK] = "/rerank"};
-
 backend *backend_remote(const char *name, const remote_options *o, err *e) {
     if (!check_options(name, o, e)) {
         return NULL;
@@ -538,11 +615,9 @@ backend *backend_remote(const char *name, const remote_options *o, err *e) {
     r->name = strdup(name);
     r->base.name = r->name;
     r->speaks = o->speaks ? o->speaks : &dialect_openai;
-    bool ok = r->name && set_headers(r, o->api_key);
-    for (int i = 0; i <= REQUEST_RERANK; i++) {
-        r->urls[i] = join_url(o->base_url, paths[i]);
-        ok = ok && r->urls[i];
-    }
+    r->base_url = trimmed(o->base_url);
+    r->api_version = o->api_version ? strdup(o->api_version) : NULL;
+    bool ok = r->name && r->base_url && !r->api_version == !o->api_version && set_headers(r, o->api_key);
     r->ca_file = o->ca_file ? strdup(o->ca_file) : NULL;
     r->connect_us = or_default(o->connect_us, 10);
     r->first_us = or_default(o->first_us, 120);
@@ -554,7 +629,7 @@ backend *backend_remote(const char *name, const remote_options *o, err *e) {
         err_set(e, ERR_MEMORY, "Backend %s: out of memory.", name);
         return NULL;
     }
-    sha256 hash = sha256_of(r->urls[REQUEST_CHAT], strlen(r->urls[REQUEST_CHAT]));
+    sha256 hash = sha256_of(r->base_url, strlen(r->base_url));
     hex_encode(hash.bytes, sizeof hash.bytes, r->base.fingerprint);
     return &r->base;
 }

@@ -379,12 +379,41 @@ static void closing_gives_up_a_load(void **state) {
     pool_free(p);
 }
 
+/* The settings that a model was made of may be gone when it is loaded. */
+static void options_are_its_own(void **state) {
+    (void)state;
+    err  e = {0};
+    char directory[] = "/tmp/pare-demand-XXXXXX", path[64];
+    if (!have_story())
+        skip();
+    assert_non_null(mkdtemp(directory));
+    snprintf(path, sizeof path, "%s/kv", directory);
+    char         *said = strdup(path);
+    local_options o = {.sequences = 1, .context = 64, .kv_disk = said, .kv_disk_bytes = 16 << 20};
+    pool         *p = pool_new(1, &e);
+    on_demand    *d = on_demand_new(p, 0, 0, &e);
+    backend      *b = on_demand_add(d, "story", STORYTELLER, NULL, 0, &o, &e);
+    assert_ok(b, e);
+    memset(said, 'x', strlen(said));
+    free(said);
+    call c = {.b = b};
+    run(&c, 1);
+    assert_ok(c.error.code == ERR_NONE, c.error);
+    assert_int_equal(access(path, F_OK), 0);
+    b->ops->close(b);
+    on_demand_free(d);
+    pool_free(p);
+    char all[96];
+    snprintf(all, sizeof all, "rm -rf %s", directory);
+    assert_int_equal(system(all), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_share_the_room_for_one),  cmocka_unit_test(nobody_waits_for_ever),
         cmocka_unit_test(who_is_idle_leaves),          cmocka_unit_test(fingerprints_agree),
         cmocka_unit_test(what_is_no_model_is_refused), cmocka_unit_test(a_failure_stands_for_a_while),
-        cmocka_unit_test(closing_gives_up_a_load),
+        cmocka_unit_test(closing_gives_up_a_load),     cmocka_unit_test(options_are_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
