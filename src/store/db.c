@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "store/db_parts.h"
 
 #define MAX_PUT_BYTES (64 << 20)
@@ -12,7 +13,7 @@
 
 /* ---- open, close ---- */
 
-static char *file_of(const char *path) {
+char *db_file_of(const char *path) {
     struct stat at;
     char       *file = NULL;
     bool        directory = stat(path, &at) == 0 && S_ISDIR(at.st_mode);
@@ -20,7 +21,7 @@ static char *file_of(const char *path) {
 }
 
 static bool open_parts(db *d, const char *path, err *e) {
-    d->path = file_of(path);
+    d->path = db_file_of(path);
     d->ops = queue_new(NULL, NULL);
     d->asks = queue_new(NULL, NULL);
     if (!d->path || !d->ops || !d->asks) {
@@ -31,9 +32,9 @@ static bool open_parts(db *d, const char *path, err *e) {
     if (!d->connection || !writer_prepare(d, e)) {
         return false;
     }
-    d->writing = pthread_create(&d->writer, NULL, writer_run, d) == 0;
-    d->reading = d->writing && pthread_create(&d->reader, NULL, reader_run, d) == 0;
-    return d->reading || err_set(e, ERR_IO, "%s: cannot start the database's threads.", d->path);
+    d->writing = thread_start(&d->writer, writer_run, d, "the database's writer", e);
+    d->reading = d->writing && thread_start(&d->reader, reader_run, d, "the database's reader", e);
+    return d->reading || err_prefix(e, "%s", d->path);
 }
 
 db *db_open(const char *path, err *e) {
@@ -61,6 +62,9 @@ void db_close(db *d) {
     if (d->writing) {
         queue_put(d->ops, &d->last_op);
         pthread_join(d->writer, NULL);
+    }
+    if (d->asks) {
+        ask_refuse_all(d);
     }
     for (int i = 0; i < SQL_COUNT; i++) {
         sqlite3_finalize(d->sql[i]);
@@ -92,6 +96,10 @@ void db_ledger(db *d, const ledger_row *row) {
         atomic_fetch_add(&d->rows_waiting, 1);
         queue_put(d->ops, &o->item);
     }
+}
+
+void db_ledger_keep(db *d, int64_t us) {
+    atomic_store(&d->ledger_keep_us, us);
 }
 
 void db_cache_put(db *d, const cached *e) {

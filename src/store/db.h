@@ -21,14 +21,19 @@ typedef struct ledger_row {
     char    id[40];  /* request id */
     char    key[64]; /* the client key's name; "" without keys */
     char    model[128];
-    char    stage[24];   /* who answered: "recall.exact", "answer" */
-    char    backend[80]; /* "local:NAME", "remote:NAME", "" */
+    char    group[64];     /* the client key's group; "" without */
+    char    stage[24];     /* who answered: "recall.exact", "answer"; "attempt" */
+    char    backend[80];   /* "local:NAME", "remote:NAME", "" */
+    char    upstream[128]; /* the provider's name for the model; "" when nobody was asked */
+    bool    attempt;       /* not the answer, but another try of the same request that may be on the invoice */
     int64_t prompt_tokens, completion_tokens, cached_tokens;
-    bool    counted;                 /* tokens were counted by pare, not told by the provider */
-    int64_t cost_micro, saved_micro; /* micro-dollars */
+    int64_t reasoning_tokens, write_5m, write_1h, audio_in, audio_out, image_in, searches; /* as in dialect.h's usage */
+    char    tier[12];              /* "standard", "batch", "flex", "priority"; "" when no tokens are known */
+    bool    counted;               /* tokens were counted by pare, not told by the provider */
+    int64_t cost_nano, saved_nano; /* nano-dollars: base/money.h */
     int64_t queue_us, first_us, total_us;
     bool    stream;
-    char    outcome[24]; /* "ok", "error", "cancelled", "refused" */
+    char    outcome[24]; /* "ok", "error", "cancelled", "refused"; of an attempt "hedge", "retry", "fallback" */
     int     status;      /* HTTP */
 } ledger_row;
 
@@ -40,6 +45,7 @@ void db_close(db *d); /* writes what is queued; before the loops that db_ask was
 /* Copies; never blocks. While the disk fails, the newest 500000 rows wait in memory; older ones are dropped, counted
  * and logged. */
 void    db_ledger(db *d, const ledger_row *row);
+void    db_ledger_keep(db *d, int64_t us);    /* older rows are deleted, a few at a time; 0: none (at start) */
 void    db_cache_put(db *d, const cached *e); /* takes a reference; dropped when > 64 MiB wait */
 void    db_cache_remove(db *d, const sha256 *key);
 void    db_cache_purge(db *d, const char *model, const char *space);
@@ -64,6 +70,12 @@ void db_stats_read(const db *d, db_stats *out);
 bool db_cache_list(struct sqlite3 *read_only, int limit, str *json, err *e);
 /* {entries, bytes} of the answers at rest. */
 bool db_cache_totals(struct sqlite3 *read_only, str *json, err *e);
+
+/* What each key has spent since a time (its attempts included), how often it has asked (refused requests and attempts do
+ * not count) and with how many tokens. Synchronous: for budgets at start, before the loops run. */
+typedef void (*ledger_spent)(void *ctx, const char *key, const char *group, int64_t nano, int64_t requests,
+                             int64_t tokens);
+bool db_spend(db *d, int64_t since_us, ledger_spent fn, void *ctx, err *e);
 
 /* The ledger summed up over the last `window_us`, as the dashboard and the report show it (docs in stats.c). */
 bool ledger_stats(struct sqlite3 *read_only, int64_t now_us, int64_t window_us, str *json, err *e);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/config.h"
+#include "base/files.h"
 #include "base/json.h"
 
 #define MAX_MODELS   4096
@@ -66,21 +67,9 @@ static bool make_folder(const char *data_dir, err *e) {
     if (!data_dir[0] || n <= 0 || (size_t)n >= sizeof path) {
         return err_set(e, ERR_INVALID, "There is no data directory to keep models in; name one with --data DIR.");
     }
-    for (char *p = path + 1;; p++) {
-        if (*p && *p != '/') {
-            continue;
-        }
-        char end = *p;
-        *p = '\0';
-        if (mkdir(path, 0700) != 0 && errno != EEXIST) {
-            return err_set(e, ERR_IO, "The folder %s cannot be made: %s. Name another with --data DIR.", path,
-                           strerror(errno));
-        }
-        *p = end;
-        if (!end) {
-            return true;
-        }
-    }
+    err why = {0};
+    return directory_make(path, &why) ||
+           err_set(e, why.code, "The folder of models: %s. Name another with --data DIR.", why.text);
 }
 
 bool models_path(const char *data_dir, const char *name, char *path, size_t size, err *e) {

@@ -81,13 +81,10 @@ void *reader_run(void *arg) {
     return NULL;
 }
 
-void db_ask(db *d, loop *l, db_query_fn query, const void *arg, size_t arg_bytes, db_answer_fn done, void *ctx) {
+struct ask *ask_new(loop *l, db_query_fn query, const void *arg, size_t arg_bytes, db_answer_fn done, void *ctx) {
     ask *a = arg_bytes < SIZE_MAX - sizeof *a ? calloc(1, sizeof *a + arg_bytes) : NULL;
     if (!a) {
-        err why;
-        err_set(&why, ERR_MEMORY, "Out of memory for a question to the database.");
-        done(ctx, &(str){0}, &why);
-        return;
+        return NULL;
     }
     a->loop = l;
     a->query = query;
@@ -96,5 +93,33 @@ void db_ask(db *d, loop *l, db_query_fn query, const void *arg, size_t arg_bytes
     if (arg_bytes) {
         memcpy(a->arg, arg, arg_bytes);
     }
+    return a;
+}
+
+void ask_put(db *d, struct ask *a) {
     queue_put(d->asks, &a->task.item);
+}
+
+void ask_refuse_all(db *d) {
+    for (queue_item *item = queue_take_all(d->asks), *next; item; item = next) {
+        next = item->next;
+        if (item == &d->last_ask) {
+            continue;
+        }
+        ask *a = (ask *)item;
+        a->good = err_set(&a->why, ERR_BUSY, "pare is closing.");
+        a->task.run = answer_on_loop;
+        loop_post(a->loop, &a->task);
+    }
+}
+
+void db_ask(db *d, loop *l, db_query_fn query, const void *arg, size_t arg_bytes, db_answer_fn done, void *ctx) {
+    ask *a = ask_new(l, query, arg, arg_bytes, done, ctx);
+    if (!a) {
+        err why;
+        err_set(&why, ERR_MEMORY, "Out of memory for a question to the database.");
+        done(ctx, &(str){0}, &why);
+        return;
+    }
+    ask_put(d, a);
 }

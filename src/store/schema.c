@@ -9,7 +9,6 @@
 #include "base/log.h"
 #include "store/db_parts.h"
 
-#define SCHEMA_VERSION 1
 #define APPLICATION_ID 0x70617265 /* "pare" */
 
 /* `bytes` stands in the index of ages so that the cache's size is summed up without touching the bodies. */
@@ -27,6 +26,30 @@ static const char schema_1[] =
     "CREATE INDEX cache_expiry ON cache(expires_us);"
     "PRAGMA application_id = 1885434469;" /* APPLICATION_ID */
     "PRAGMA user_version = 1;";
+
+/* Money in nano-dollars, every kind of token that has a price of its own, and the rows of tries that were not the answer.
+ * A ledger of version 1 keeps its rows. Budgets ask for what one key has spent since a time. */
+static const char schema_2[] = "ALTER TABLE ledger RENAME COLUMN cost_micro TO cost_nano;"
+                               "ALTER TABLE ledger RENAME COLUMN saved_micro TO saved_nano;"
+                               "UPDATE ledger SET cost_nano = cost_nano * 1000, saved_nano = saved_nano * 1000"
+                               " WHERE cost_nano <> 0 OR saved_nano <> 0;"
+                               "ALTER TABLE ledger ADD COLUMN reasoning_tokens INTEGER NOT NULL DEFAULT 0;"
+                               "ALTER TABLE ledger ADD COLUMN write_5m INTEGER NOT NULL DEFAULT 0;"
+                               "ALTER TABLE ledger ADD COLUMN write_1h INTEGER NOT NULL DEFAULT 0;"
+                               "ALTER TABLE ledger ADD COLUMN audio_in INTEGER NOT NULL DEFAULT 0;"
+                               "ALTER TABLE ledger ADD COLUMN audio_out INTEGER NOT NULL DEFAULT 0;"
+                               "ALTER TABLE ledger ADD COLUMN image_in INTEGER NOT NULL DEFAULT 0;"
+                               "ALTER TABLE ledger ADD COLUMN searches INTEGER NOT NULL DEFAULT 0;"
+                               "ALTER TABLE ledger ADD COLUMN tier TEXT NOT NULL DEFAULT '';"
+                               "ALTER TABLE ledger ADD COLUMN key_group TEXT NOT NULL DEFAULT '';"
+                               "ALTER TABLE ledger ADD COLUMN upstream_model TEXT NOT NULL DEFAULT '';"
+                               "ALTER TABLE ledger ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0;"
+                               "CREATE INDEX ledger_key ON ledger(key, time_us);"
+                               "PRAGMA user_version = 2;";
+
+/* The i-th makes version i + 1 of version i; an empty file is version 0. */
+static const char *const steps[] = {schema_1, schema_2};
+#define SCHEMA_VERSION ((int64_t)(sizeof steps / sizeof steps[0]))
 
 bool db_fail(const char *path, sqlite3 *connection, const char *what, err *e) {
     int         code = connection ? sqlite3_errcode(connection) : SQLITE_NOMEM;
@@ -73,6 +96,34 @@ static bool ask_int(sqlite3 *c, const char *sql, int64_t *out) {
     return good;
 }
 
+static bool foreign(const char *path, int64_t application, err *e) {
+    return application != APPLICATION_ID &&
+           !err_set(e, ERR_INVALID, "%s is the database of another program: name another place with --data.", path);
+}
+
+static bool too_new(const char *path, int64_t version, err *e) {
+    return version > SCHEMA_VERSION &&
+           !err_set(e, ERR_UNSUPPORTED,
+                    "%s was written by a newer pare (schema %lld, this one knows %d): update pare, or name another "
+                    "place with --data.",
+                    path, (long long)version, (int)SCHEMA_VERSION);
+}
+
+bool db_check_read(const char *path, sqlite3 *c, err *e) {
+    int64_t version = 0, application = 0;
+    if (!ask_int(c, "PRAGMA user_version", &version) || !ask_int(c, "PRAGMA application_id", &application)) {
+        return db_fail(path, c, "read it", e);
+    }
+    if (foreign(path, application, e) || too_new(path, version, e)) {
+        return false;
+    }
+    return version == SCHEMA_VERSION ||
+           err_set(e, ERR_UNSUPPORTED,
+                   "%s is as an older pare left it (schema %lld, this one reads %d): start `pare serve` once, which "
+                   "brings it up to date and keeps its rows.",
+                   path, (long long)version, (int)SCHEMA_VERSION);
+}
+
 /* Inside BEGIN IMMEDIATE: two processes that start at once make the tables once. */
 static bool make_tables(const char *path, sqlite3 *c, err *e) {
     int64_t version = 0;
@@ -82,17 +133,20 @@ static bool make_tables(const char *path, sqlite3 *c, err *e) {
         !ask_int(c, "SELECT count(*) FROM sqlite_master", &tables)) {
         return db_fail(path, c, "read it", e);
     }
-    if (application != APPLICATION_ID && (application != 0 || version != 0 || tables != 0)) {
-        return err_set(e, ERR_INVALID, "%s is the database of another program: name another place with --data.", path);
+    bool empty = application == 0 && version == 0 && tables == 0;
+    if ((!empty && foreign(path, application, e)) || too_new(path, version, e)) {
+        return false;
     }
-    if (version > SCHEMA_VERSION) {
-        return err_set(e, ERR_UNSUPPORTED,
-                       "%s was written by a newer pare (schema %lld, this one knows %d): update pare, or name another "
-                       "place with --data.",
-                       path, (long long)version, SCHEMA_VERSION);
+    if (version < 0) {
+        return err_set(e, ERR_INVALID, "%s has a schema number below 0: the file is damaged.", path);
     }
-    if (version < SCHEMA_VERSION && sqlite3_exec(c, schema_1, NULL, NULL, NULL) != SQLITE_OK) {
-        return db_fail(path, c, "make its tables", e);
+    if (version > 0 && version < SCHEMA_VERSION) {
+        log_info("%s: brought from schema %lld to %d", path, (long long)version, (int)SCHEMA_VERSION);
+    }
+    for (; version < SCHEMA_VERSION; version++) {
+        if (sqlite3_exec(c, steps[version], NULL, NULL, NULL) != SQLITE_OK) {
+            return db_fail(path, c, "make its tables", e);
+        }
     }
     return true;
 }
@@ -154,7 +208,8 @@ sqlite3 *db_connect(const char *path, bool write, err *e) {
                db_fail(path, c, "set it up", e);
     }
     if (good && write) { /* first make sure that the file is ours, then change its journal */
-        good = check_schema(path, c, e) && use_wal(path, c, e);
+        good = check_schema(path, c, e) && use_wal(path, c, e) && conversations_prepare(path, c, e) &&
+               keys_prepare(path, c, e);
     }
     if (!good) {
         sqlite3_close(c);

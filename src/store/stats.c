@@ -5,7 +5,8 @@
  *   by_model     [{model, requests, prompt_tokens, completion_tokens, cost_usd, saved_usd}], most requests first
  *   by_outcome   {ok, error, cancelled, refused}
  *   tokens       {prompt, completion, cached}
- *   cost_usd, saved_usd   exact decimals of micro-dollars
+ *   cost_usd, saved_usd   of exact sums; attempts (hedges that lost, retries) are in them and in the tokens, and are
+ *                no requests
  *   latency_ms   {"all": {p50, p90, p99}, and the same for each stage}; of exchanges that ended well; null without any
  *   first_token_ms        {p50, p90, p99}
  *   series       [{t, requests, hits, prompt_tokens, completion_tokens, cost_usd, saved_usd, p50_ms, p99_ms}], at most
@@ -19,6 +20,7 @@
 #include <string.h>
 
 #include "base/map.h"
+#include "base/money.h"
 #include "base/utf8.h"
 #include "store/db_parts.h"
 
@@ -45,12 +47,13 @@ enum { /* columns of the query, in order */
        C_TOTAL,
        C_STREAM,
        C_OUTCOME,
-       C_STATUS
+       C_STATUS,
+       C_ATTEMPT
 };
 
 static const char query[] =
     "SELECT time_us, request_id, key, model, stage, backend, prompt_tokens, completion_tokens, cached_tokens,"
-    " cost_micro, saved_micro, first_us, total_us, stream, outcome, status FROM ledger"
+    " cost_nano, saved_nano, first_us, total_us, stream, outcome, status, attempt FROM ledger"
     " WHERE time_us > ?1 AND time_us <= ?2 ORDER BY time_us DESC";
 
 typedef struct sums {
@@ -133,9 +136,9 @@ static void add_percentiles(str *out, const ranks *r) {
 
 static void add_money(str *out, const sums *s) {
     str_adds(out, "\"cost_usd\":");
-    str_usd(out, s->cost);
+    str_usd(out, money_micro(s->cost));
     str_adds(out, ",\"saved_usd\":");
-    str_usd(out, s->saved);
+    str_usd(out, money_micro(s->saved));
 }
 
 static void add_recent(str *out, sqlite3_stmt *s, bool first) {
@@ -162,12 +165,12 @@ static void add_recent(str *out, sqlite3_stmt *s, bool first) {
 
 /* ---- one row ---- */
 
-static void add(int64_t *to, int64_t n) { /* a provider's absurd counts must not overflow the sum */
-    *to = n > 0 && *to > INT64_MAX - n ? INT64_MAX : n < 0 && *to < INT64_MIN - n ? INT64_MIN : *to + n;
+static void add(int64_t *to, int64_t n) {
+    *to = money_add(*to, n);
 }
 
 static void add_row(sums *to, sqlite3_stmt *s, bool hit) {
-    to->requests++;
+    to->requests += !sqlite3_column_int(s, C_ATTEMPT);
     to->hits += hit;
     add(&to->prompt, sqlite3_column_int64(s, C_PROMPT));
     add(&to->completion, sqlite3_column_int64(s, C_COMPLETION));
@@ -276,12 +279,15 @@ static const char *column(sqlite3_stmt *s, int i) {
 static bool take_row(summary *a, sqlite3_stmt *s) {
     const char *stage = column(s, C_STAGE);
     bool        hit = strncmp(stage, "recall", 6) == 0;
-    int         at = stage_at(a, stage);
     int         step = step_at(a, sqlite3_column_int64(s, C_TIME));
     int         outcome = outcome_at(column(s, C_OUTCOME));
     add_row(&a->all, s, hit);
     add_row(&a->steps[step], s, hit);
     add_row(&model_at(a, column(s, C_MODEL))->sum, s, hit);
+    if (sqlite3_column_int(s, C_ATTEMPT)) {
+        return true;
+    }
+    int at = stage_at(a, stage);
     a->stages[at].sum.requests++;
     a->outcomes[outcome]++;
     if (a->n_recent < MAX_RECENT) {

@@ -17,16 +17,20 @@
 #define RETRY_US       1000000
 #define RETRY_CLOSING  3
 #define COMPLAIN_US    60000000
-#define MAX_PENDING    500000 /* about 250 MB of rows */
+#define MAX_PENDING    500000 /* about 450 MB of rows */
 #define SWEEP_US       30000000
 
 static const char *const texts[SQL_COUNT] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
     [SQL_COMMIT] = "COMMIT",
     [SQL_ROLLBACK] = "ROLLBACK",
-    [SQL_LEDGER] = "INSERT INTO ledger(time_us, request_id, key, model, stage, backend, prompt_tokens,"
-                   " completion_tokens, cached_tokens, counted, cost_micro, saved_micro, queue_us, first_us, total_us,"
-                   " stream, outcome, status) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [SQL_LEDGER] = "INSERT INTO ledger(time_us, request_id, key, key_group, model, stage, backend, upstream_model,"
+                   " tier, outcome, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, write_5m,"
+                   " write_1h, audio_in, audio_out, image_in, searches, counted, attempt, cost_nano, saved_nano,"
+                   " queue_us, first_us, total_us, stream, status)"
+                   " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [SQL_LEDGER_EXPIRE] = "DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE time_us < ? ORDER BY time_us"
+                          " LIMIT 256)",
     [SQL_CACHE_PUT] = "INSERT OR REPLACE INTO cache(key, space, model, created_us, expires_us, prompt_tokens,"
                       " completion_tokens, bytes, body) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [SQL_CACHE_REMOVE] = "DELETE FROM cache WHERE key = ?",
@@ -36,6 +40,19 @@ static const char *const texts[SQL_COUNT] = {
                          "expires_us LIMIT 256)",
     [SQL_CACHE_BYTES] = "SELECT total(bytes) FROM cache",
     [SQL_CACHE_OLDEST] = "DELETE FROM cache WHERE rowid IN (SELECT rowid FROM cache ORDER BY created_us LIMIT 64)",
+    [SQL_TURN_PUT] = "INSERT OR IGNORE INTO conversations(id, owner, previous, created_us, expires_us, bytes, input,"
+                     " response) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+    /* ?3: until when, ?4: who lives that long need not be prolonged, nor who comes before */
+    [SQL_TURN_PROLONG] =
+        "WITH RECURSIVE chain(id, n) AS (VALUES(?1, 1) UNION ALL SELECT c.previous, chain.n + 1 FROM chain JOIN"
+        " conversations c ON c.id = chain.id WHERE c.owner = ?2 AND c.expires_us < ?4 AND c.previous IS NOT NULL AND"
+        " chain.n < ?5) UPDATE conversations SET expires_us = ?3 WHERE id IN (SELECT id FROM chain) AND owner = ?2 AND"
+        " expires_us < ?4",
+    [SQL_TURN_DELETE] = "DELETE FROM conversations WHERE id = ? AND owner = ?",
+    [SQL_TURN_EXPIRE] =
+        "DELETE FROM conversations WHERE rowid IN (SELECT rowid FROM conversations WHERE expires_us <= ?"
+        " ORDER BY expires_us LIMIT 16)",
+    [SQL_TURN_BYTES] = "SELECT total(bytes) FROM conversations",
 };
 
 bool writer_prepare(db *d, err *e) {
@@ -57,10 +74,13 @@ static int run(sqlite3_stmt *s) {
 
 static int write_row(db *d, const ledger_row *r) {
     sqlite3_stmt *s = d->sql[SQL_LEDGER];
-    const char   *words[] = {r->id, r->key, r->model, r->stage, r->backend};
-    int64_t       numbers[] = {r->prompt_tokens, r->completion_tokens, r->cached_tokens, r->counted,  r->cost_micro,
-                               r->saved_micro,   r->queue_us,          r->first_us,      r->total_us, r->stream};
-    int           at = 1;
+    const char   *words[] = {r->id, r->key, r->group, r->model, r->stage, r->backend, r->upstream, r->tier, r->outcome};
+    int64_t       numbers[] = {
+              r->prompt_tokens, r->completion_tokens, r->cached_tokens, r->reasoning_tokens, r->write_5m, r->write_1h,
+              r->audio_in,      r->audio_out,         r->image_in,      r->searches,         r->counted,  r->attempt,
+              r->cost_nano,     r->saved_nano,        r->queue_us,      r->first_us,         r->total_us, r->stream,
+              r->status};
+    int at = 1;
     sqlite3_bind_int64(s, at++, r->time_us);
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         sqlite3_bind_text(s, at++, words[i], -1, SQLITE_STATIC);
@@ -68,8 +88,6 @@ static int write_row(db *d, const ledger_row *r) {
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         sqlite3_bind_int64(s, at++, numbers[i]);
     }
-    sqlite3_bind_text(s, at++, r->outcome, -1, SQLITE_STATIC);
-    sqlite3_bind_int(s, at, r->status);
     return run(s);
 }
 
@@ -82,6 +100,10 @@ static int write_op(db *d, const op *o) {
     case OP_CACHE_REMOVE:
     case OP_CACHE_PURGE:
         return cache_rows_apply(d, o);
+    case OP_TURN_PUT:
+    case OP_TURN_DELETE:
+    case OP_ASK:
+        return turn_rows_apply(d, o);
     }
     return SQLITE_OK;
 }
@@ -92,6 +114,8 @@ static void free_op(db *d, op *o) {
     } else if (o->kind == OP_CACHE_PUT) {
         atomic_fetch_sub(&d->put_bytes, (long long)o->put->len);
         cached_release(o->put);
+    } else if (o->kind >= OP_TURN_PUT) {
+        turn_free_op(d, o);
     }
     free(o);
 }
@@ -118,6 +142,7 @@ static void complain(db *d) {
 
 static bool give_up(db *d) {
     complain(d);
+    turn_release_asks(d);
     if (!sqlite3_get_autocommit(d->connection)) { /* some errors have rolled back by themselves */
         run(d->sql[SQL_ROLLBACK]);
     }
@@ -204,7 +229,7 @@ static void gather(db *d, bool *stop) {
         return;
     }
     for (int64_t us = 0; us < GATHER_US && !atomic_load(&d->closing); us += GATHER_STEP_US) {
-        if (d->n_pending + (int64_t)queue_count(d->ops) >= GATHER_COUNT) {
+        if (atomic_exchange(&d->hurry, false) || d->n_pending + (int64_t)queue_count(d->ops) >= GATHER_COUNT) {
             break;
         }
         usleep(GATHER_STEP_US);
@@ -212,10 +237,22 @@ static void gather(db *d, bool *stop) {
     append(d, queue_take_all(d->ops), stop);
 }
 
+/* A small portion of the rows that are older than they are kept; true when there is more to do. */
+static bool expire_rows(db *d) {
+    int64_t keep_us = atomic_load(&d->ledger_keep_us);
+    if (keep_us <= 0) {
+        return false;
+    }
+    sqlite3_bind_int64(d->sql[SQL_LEDGER_EXPIRE], 1, clock_wall_us() - keep_us);
+    return run(d->sql[SQL_LEDGER_EXPIRE]) == SQLITE_OK && sqlite3_changes(d->connection) > 0;
+}
+
 static void sweep(db *d) {
     int64_t now = clock_us();
     if (now >= d->next_sweep_us || d->cache_bytes > atomic_load(&d->cache_limit)) {
         bool more = cache_rows_sweep(d, clock_wall_us());
+        more = turn_rows_sweep(d, clock_wall_us()) || more;
+        more = expire_rows(d) || more;
         d->next_sweep_us = now + (more ? GATHER_STEP_US : SWEEP_US);
     }
 }

@@ -17,7 +17,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "store/db.h"
+#include "store/ledger.h"
 
 static char directory[64];
 static char path[96];
@@ -271,7 +271,7 @@ static void test_refuses_what_is_not_ours(void **state) {
 
     db_close(open_db());
     sqlite3_open(path, &c);
-    sqlite3_exec(c, "PRAGMA user_version = 2", NULL, NULL, NULL);
+    sqlite3_exec(c, "PRAGMA user_version = 1000", NULL, NULL, NULL);
     sqlite3_close(c);
     assert_null(db_open(path, &e));
     assert_int_equal(e.code, ERR_UNSUPPORTED);
@@ -434,6 +434,202 @@ static void test_kill_at_any_moment(void **state) {
     assert_true(rows > 0);
 }
 
+/* ---- versions ---- */
+
+static void run_sql(const char *sql) {
+    sqlite3 *c;
+    char    *why = NULL;
+    assert_int_equal(sqlite3_open(path, &c), SQLITE_OK);
+    if (sqlite3_exec(c, sql, NULL, NULL, &why) != SQLITE_OK) {
+        fail_msg("%s", why);
+    }
+    sqlite3_close(c);
+}
+
+/* The tables exactly as version 1 made them. */
+static const char version_1[] =
+    "CREATE TABLE ledger(id INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, request_id TEXT NOT NULL, key TEXT NOT NULL,"
+    " model TEXT NOT NULL, stage TEXT NOT NULL, backend TEXT NOT NULL, prompt_tokens INTEGER NOT NULL,"
+    " completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, counted INTEGER NOT NULL,"
+    " cost_micro INTEGER NOT NULL, saved_micro INTEGER NOT NULL, queue_us INTEGER NOT NULL, first_us INTEGER NOT NULL,"
+    " total_us INTEGER NOT NULL, stream INTEGER NOT NULL, outcome TEXT NOT NULL, status INTEGER NOT NULL);"
+    "CREATE INDEX ledger_time ON ledger(time_us);"
+    "CREATE TABLE cache(key BLOB PRIMARY KEY NOT NULL, space TEXT NOT NULL, model TEXT NOT NULL,"
+    " created_us INTEGER NOT NULL, expires_us INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,"
+    " completion_tokens INTEGER NOT NULL, bytes INTEGER NOT NULL, body BLOB NOT NULL);"
+    "CREATE INDEX cache_age ON cache(created_us, expires_us, bytes);"
+    "CREATE INDEX cache_expiry ON cache(expires_us);"
+    "INSERT INTO ledger VALUES(1, 1000, 'a', 'k', 'm', 'answer', 'remote:up', 7, 3, 2, 1, 450, 12, 1, 2, 3, 1, 'ok',"
+    " 200), (2, 2000, 'b', '', 'm', '', '', 0, 0, 0, 0, 0, 0, 0, -1, 3, 0, 'refused', 400),"
+    " (3, 3000, 'c', 'k', 'm', 'recall.exact', '', 9, 9, 0, 0, 0, 450, 0, 1, 3, 0, 'ok', 200);"
+    "PRAGMA journal_mode = WAL; PRAGMA application_id = 1885434469; PRAGMA user_version = 1;";
+
+static void test_a_ledger_of_version_1_keeps_its_rows(void **state) {
+    (void)state;
+    err e = {0};
+    run_sql(version_1);
+    assert_null(ledger_open(path, &e)); /* a report cannot bring it up to date, and says who can */
+    assert_non_null(strstr(e.text, "pare serve"));
+    db        *d = open_db();
+    ledger_row r = row_of(7);
+    r.cost_nano = 123;
+    db_ledger(d, &r);
+    db_close(d);
+    db_close(open_db()); /* once is enough */
+    assert_int_equal(ask("PRAGMA user_version") >= 2, 1);
+    assert_int_equal(ask("SELECT count(*) FROM ledger"), 4);
+    assert_int_equal(ask("SELECT cost_nano FROM ledger WHERE id = 1"), 450000);
+    assert_int_equal(ask("SELECT saved_nano FROM ledger WHERE id = 1"), 12000);
+    assert_int_equal(ask("SELECT saved_nano FROM ledger WHERE id = 3"), 450000);
+    assert_int_equal(ask("SELECT cost_nano + saved_nano FROM ledger WHERE id = 2"), 0);
+    assert_int_equal(ask("SELECT cost_nano FROM ledger WHERE id = 4"), 123);
+    assert_int_equal(ask("SELECT prompt_tokens + completion_tokens + cached_tokens + counted FROM ledger WHERE id = 1"),
+                     13);
+    assert_int_equal(ask("SELECT attempt + reasoning_tokens + searches + (tier = '') FROM ledger WHERE id = 1"), 1);
+    assert_whole();
+}
+
+static bool keep_row(void *ctx, const ledger_row *row, err *e) {
+    (void)e;
+    memcpy(ctx, row, sizeof *row);
+    return true;
+}
+
+static void test_rows_come_back_whole(void **state) {
+    (void)state;
+    ledger_row r = row_of(5);
+    strcpy(r.key, "k");
+    strcpy(r.group, "g");
+    strcpy(r.upstream, "gpt");
+    strcpy(r.tier, "flex");
+    r.time_us = 77000000;
+    r.attempt = r.counted = r.stream = true;
+    r.cached_tokens = 1, r.reasoning_tokens = 2, r.write_5m = 3, r.write_1h = 4, r.audio_in = 5, r.audio_out = 6;
+    r.image_in = 7, r.searches = 8, r.cost_nano = 9, r.saved_nano = 10, r.queue_us = 11, r.first_us = 12;
+    db *d = open_db();
+    db_ledger(d, &r);
+    db_close(d);
+    err      e = {0};
+    sqlite3 *c = ledger_open(directory, &e);
+    assert_non_null(c);
+    ledger_row back = {0};
+    assert_true(ledger_rows(c, 0, 77000001, keep_row, &back, &e));
+    assert_memory_equal(&back, &r, sizeof r);
+    memset(&back, 0, sizeof back);
+    assert_true(ledger_rows(c, 77000001, INT64_MAX, keep_row, &back, &e)); /* since <= t < until */
+    assert_true(ledger_rows(c, 0, 77000000, keep_row, &back, &e));
+    assert_int_equal(back.time_us, 0);
+    sqlite3_close(c);
+}
+
+/* ---- keeping ---- */
+
+static void test_old_rows_go(void **state) {
+    (void)state;
+    db *d = open_db();
+    for (int i = 0; i < 1000; i++) {
+        ledger_row r = row_of(i);
+        r.time_us -= i < 700 ? 3600000000LL : 0;
+        db_ledger(d, &r);
+    }
+    wait_written(d, 1000);
+    assert_int_equal(ask("SELECT count(*) FROM ledger"), 1000); /* all are kept unless said otherwise */
+    db_close(d);
+    d = open_db();
+    db_ledger_keep(d, 1800000000LL); /* looked at when rows are swept: at once, or 30 s later */
+    for (int i = 0; i < 4500 && ask("SELECT count(*) FROM ledger") > 300; i++) {
+        usleep(10000);
+    }
+    db_close(d);
+    assert_int_equal(ask("SELECT count(*) FROM ledger"), 300);
+    assert_int_equal(ask("SELECT min(total_us) FROM ledger"), 700);
+}
+
+/* ---- sums ---- */
+
+typedef struct spent {
+    char    text[512];
+    int64_t nano;
+} spent;
+
+static void take_spent(void *ctx, const char *key, const char *group, int64_t nano, int64_t requests, int64_t tokens) {
+    spent *s = ctx;
+    size_t n = strlen(s->text);
+    snprintf(s->text + n, sizeof s->text - n, "%s/%s %lld %lld %lld;", key, group, (long long)nano, (long long)requests,
+             (long long)tokens);
+}
+
+static void test_spending_by_key(void **state) {
+    (void)state;
+    db *d = open_db();
+    for (int i = 0; i < 8; i++) {
+        ledger_row r = row_of(i);
+        r.time_us = i * 1000;
+        r.cost_nano = 1000 + i;
+        strcpy(r.key, i % 2 ? "odd" : "even");
+        strcpy(r.group, i == 7 ? "team" : "");
+        r.attempt = i == 4;                           /* costs, and is no request */
+        strcpy(r.outcome, i == 6 ? "refused" : "ok"); /* neither is this one */
+        db_ledger(d, &r);
+    }
+    db_close(d);
+    d = open_db();
+    err   e = {0};
+    spent s = {0};
+    assert_true(db_spend(d, 2000, take_spent, &s, &e));
+    assert_string_equal(s.text, "even/ 3012 1 45;odd/ 2008 2 30;odd/team 1007 1 15;");
+    db_close(d);
+}
+
+static bool take_line(void *ctx, const ledger_line *line, err *e) {
+    spent *s = ctx;
+    size_t n = strlen(s->text);
+    (void)e;
+    snprintf(s->text + n, sizeof s->text - n, "%s %s %lld+%lld %lld %lld;", line->names[0] ? line->names[0] : "-",
+             line->names[1] ? line->names[1] : "-", (long long)line->requests, (long long)line->attempts,
+             (long long)line->prompt_tokens, (long long)line->cost_nano);
+    s->nano += line->cost_nano;
+    return true;
+}
+
+static void test_a_report_adds_up(void **state) {
+    (void)state;
+    db *d = open_db();
+    for (int i = 0; i < 6; i++) {
+        ledger_row r = row_of(i);
+        r.time_us = 1700000000000000LL + i * 43200000000LL; /* 2023-11-14 22:13:20 UTC, and half a day more each */
+        r.cost_nano = i == 5 ? 999999999999LL : 1;
+        r.prompt_tokens = i == 5 ? 1LL << 52 : 10; /* absurd, and summed all the same */
+        r.attempt = i == 3;
+        snprintf(r.model, sizeof r.model, "m%d", i % 2);
+        db_ledger(d, &r);
+    }
+    db_close(d);
+    err          e = {0};
+    spent        s = {0};
+    sqlite3     *c = ledger_open(directory, &e);
+    ledger_query q = {.by = {"model", "day"}, .n_by = 2, .since_us = 0, .until_us = INT64_MAX};
+    assert_non_null(c);
+    assert_true(ledger_report(c, &q, take_line, &s, &e));
+    assert_string_equal(s.text, "m0 2023-11-14 1+0 10 1;m0 2023-11-15 1+0 10 1;m0 2023-11-16 1+0 10 1;"
+                                "m1 2023-11-15 1+0 10 1;m1 2023-11-16 0+1 10 1;m1 2023-11-17 1+0 4503599627370496 "
+                                "999999999999;");
+    assert_int_equal(s.nano, 1000000000004LL);
+    q.by[1] = "nonsense";
+    assert_false(ledger_report(c, &q, take_line, &s, &e));
+    assert_non_null(strstr(e.text, "nonsense"));
+    spent all = {0};
+    q.n_by = 0;
+    assert_true(ledger_report(c, &q, take_line, &all, &e));
+    assert_int_equal(all.nano, 1000000000004LL);
+    q.n_by = 1;
+    q.since_us = q.until_us = 5; /* nothing */
+    spent none = {0};
+    assert_true(ledger_report(c, &q, take_line, &none, &e));
+    assert_string_equal(none.text, "");
+    sqlite3_close(c);
+}
+
 int main(void) {
     log_setup(LOG_OFF, false);
 #define WITH_DIRECTORY(test) cmocka_unit_test_setup_teardown(test, make_directory, remove_directory)
@@ -443,7 +639,9 @@ int main(void) {
         WITH_DIRECTORY(test_cache_at_rest_is_bounded), WITH_DIRECTORY(test_refuses_what_is_not_ours),
         WITH_DIRECTORY(test_opens_a_directory),        WITH_DIRECTORY(test_a_lock_of_others_is_waited_out),
         WITH_DIRECTORY(test_full_disk_is_survived),    WITH_DIRECTORY(test_two_processes),
-        WITH_DIRECTORY(test_kill_at_any_moment),
+        WITH_DIRECTORY(test_kill_at_any_moment),       WITH_DIRECTORY(test_a_ledger_of_version_1_keeps_its_rows),
+        WITH_DIRECTORY(test_rows_come_back_whole),     WITH_DIRECTORY(test_old_rows_go),
+        WITH_DIRECTORY(test_spending_by_key),          WITH_DIRECTORY(test_a_report_adds_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,8 +56,8 @@ static ledger_row random_row(int64_t now_us, int64_t within_us, int models) {
     r.prompt_tokens = rand_r(&seed) % 5000;
     r.completion_tokens = rand_r(&seed) % 800;
     r.cached_tokens = rand_r(&seed) % 100;
-    r.cost_micro = rand_r(&seed) % 100000;
-    r.saved_micro = rand_r(&seed) % 100000;
+    r.cost_nano = (int64_t)(rand_r(&seed) % 100000) * 1000;
+    r.saved_nano = (int64_t)(rand_r(&seed) % 100000) * 1000;
     r.total_us = rand_r(&seed) % 3000000;
     r.first_us = rand_r(&seed) % 2 ? rand_r(&seed) % 1000000 : 0;
     r.stream = rand_r(&seed) % 2;
@@ -175,12 +175,12 @@ static void test_against_a_reckoning(void **state) {
         none += r->stage[0] == 0;
         prompt += (double)r->prompt_tokens;
         cached += (double)r->cached_tokens;
-        cost += (double)r->cost_micro;
-        saved += (double)r->saved_micro;
+        cost += (double)r->cost_nano;
+        saved += (double)r->saved_nano;
         ok += strcmp(r->outcome, "ok") == 0;
         if (strcmp(r->model, "model-2") == 0) {
             model_requests++;
-            model_cost += (double)r->cost_micro;
+            model_cost += (double)r->cost_nano;
         }
     }
     same(num(root, "requests"), requests);
@@ -193,8 +193,8 @@ static void test_against_a_reckoning(void **state) {
     same(num(root, "by_outcome/ok"), ok);
     same(num(root, "tokens/prompt"), prompt);
     same(num(root, "tokens/cached"), cached);
-    same(num(root, "cost_usd"), cost / 1e6);
-    same(num(root, "saved_usd"), saved / 1e6);
+    same(num(root, "cost_usd"), cost / 1e9);
+    same(num(root, "saved_usd"), saved / 1e9);
     static const int percents[] = {50, 90, 99};
     for (int i = 0; i < 3; i++) {
         char name[64];
@@ -214,7 +214,7 @@ static void test_against_a_reckoning(void **state) {
         last = num(m, "requests");
         if (strcmp(at(m, "model")->valuestring, "model-2") == 0) {
             same(num(m, "requests"), model_requests);
-            same(num(m, "cost_usd"), model_cost / 1e6);
+            same(num(m, "cost_usd"), model_cost / 1e9);
         }
     }
     const cJSON *series = at(root, "series");
@@ -232,7 +232,7 @@ static void test_against_a_reckoning(void **state) {
     }
     same(sum, requests);
     same(sum_hits, hits);
-    same(sum_cost, cost / 1e6);
+    same(sum_cost, cost / 1e9);
     m = series->child->next->next;
     t = (int64_t)num(m, "t");
     same(num(m, "p50_ms"), percentile(rows, N, NULL, 0, t * SECOND, (t + step) * SECOND, 50));
