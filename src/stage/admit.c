@@ -27,6 +27,10 @@ static stage_verdict admit_down(stage *s, exchange *x) {
                                  "No API key. Send it as \"Authorization: Bearer KEY\"; the operator hands out keys.");
         }
         x->key = gateway_key(x->gateway, x->bearer);
+        const client_key *expired = x->key ? NULL : gateway_expired_key(x->gateway, x->bearer);
+        if (expired) {
+            return exchange_fail(x, 403, ERR_DENIED, "", "The key %s has expired.", expired->name);
+        }
         if (!x->key) {
             return exchange_fail(x, 401, ERR_DENIED, "",
                                  "This API key is not known here. Check it for a typing error.");
@@ -39,6 +43,16 @@ static stage_verdict admit_down(stage *s, exchange *x) {
         return STAGE_FAILED;
     }
     x->request.space = x->space;
+    memcpy(x->request.passed, x->passed, sizeof x->passed);
+    x->request.n_passed = x->n_passed;
+    x->request.drops = arena_zero(x->memory, 1, sizeof *x->request.drops);
+    if (x->request.drops) { /* without memory nothing is dropped: the request fails with the member's name */
+        x->request.drops->allowed = x->gateway->drop_unsupported;
+    }
+    if (!client_key_allows(x->key, x->request.model)) { /* before it is told whether there is such a model */
+        return exchange_fail(x, 403, ERR_DENIED, "model", "The key %s may not use the model \"%.100s\".", x->key->name,
+                             x->request.model);
+    }
     x->target = gateway_model(x->gateway, x->request.model);
     if (!x->target) {
         return unknown_model(x);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "stage/estimate.h"
 #include "stage/stage.h"
 
@@ -20,7 +21,7 @@ static void fail(exchange *x, const event *ev) {
     }
     x->status = ev->status ? ev->status : error_status(x->failed.code);
     x->cut = true;
-    if (ev->body) {
+    if (ev->body && dialect_same(ev->raw_dialect, x->speaks)) {
         x->error_body = arena_memdup(x->memory, ev->body, ev->body_len);
         x->error_body_len = x->error_body ? ev->body_len : 0;
         x->error_type = arena_strdup(x->memory, ev->body_type);
@@ -28,11 +29,50 @@ static void fail(exchange *x, const event *ev) {
     x->retry_after = arena_strdup(x->memory, ev->retry_after);
 }
 
+/* Who of a group speaks. The names live as long as the backends; the tries, which do not, are copied. */
+static void take_speaker(exchange *x, const event *ev) {
+    if (ev->by && (x->by != ev->by || x->by_model != ev->by_model)) {
+        x->by = ev->by;
+        x->by_model = ev->by_model;
+        snprintf(x->answered_by, sizeof x->answered_by, "%s:%s", ev->by_kind, ev->by);
+    }
+    if (ev->n_attempts > 0) {
+        x->attempts = (const attempt *)(const void *)arena_memdup(x->memory, ev->attempts,
+                                                                  (size_t)ev->n_attempts * sizeof *ev->attempts);
+        x->n_attempts = x->attempts ? ev->n_attempts : 0;
+    }
+}
+
+/* A clean end, however the call came to its own. */
+static void end_at_budget(exchange *x) {
+    budget_end_stream(x);
+    pipeline_resume(x, STAGE_ANSWERED);
+}
+
+static void take_names(exchange *x, const event *ev) {
+    const char *model = ev->whole ? ev->whole->model : ev->model, *id = ev->whole ? ev->whole->id : ev->id;
+    if (!x->said_model && model && *model) {
+        x->said_model = arena_strdup(x->memory, model);
+    }
+    if (!x->said_id && id && *id) {
+        x->said_id = arena_strdup(x->memory, id);
+    }
+}
+
 static void on_event(void *ctx, const event *ev) {
     exchange *x = ctx;
+    take_speaker(x, ev);
+    take_names(x, ev);
     switch (ev->kind) {
     case EVENT_DELTA:
     case EVENT_WHOLE:
+        if (x->over_budget) {
+            return;
+        }
+        if (ev->kind == EVENT_DELTA && !budget_passes(x, ev)) {
+            x->backend->ops->cancel(x->call); /* its final event ends the stream */
+            return;
+        }
         pipeline_event(x, ev);
         if (ev->kind == EVENT_DELTA) {
             take_usage(x, ev->usage);
@@ -40,6 +80,10 @@ static void on_event(void *ctx, const event *ev) {
         return;
     case EVENT_DONE:
         x->call = NULL;
+        if (x->over_budget) {
+            end_at_budget(x);
+            return;
+        }
         take_usage(x, ev->usage);
         x->queue_us = ev->queued_us;
         x->has_kv = ev->kv != NULL;
@@ -48,6 +92,10 @@ static void on_event(void *ctx, const event *ev) {
         return;
     case EVENT_ERROR:
         x->call = NULL;
+        if (x->over_budget) {
+            end_at_budget(x);
+            return;
+        }
         take_usage(x, ev->usage);
         fail(x, ev);
         pipeline_resume(x, STAGE_FAILED);
@@ -63,6 +111,9 @@ static stage_verdict answer_down(stage *s, exchange *x) {
     snprintf(x->answer.id, sizeof x->answer.id, "%s-%s", x->kind == REQUEST_CHAT ? "chatcmpl" : "cmpl", x->id);
     snprintf(x->answer.model, sizeof x->answer.model, "%s", x->target->name);
     x->answer.created = x->arrived_wall_us / 1000000;
+    x->request.traceparent = x->traceparent;
+    x->request.tracestate = x->tracestate;
+    x->asked_us = clock_us();
     x->call = b->ops->start(b, x->loop, &x->request, x->target->upstream, on_event, x, &x->failed);
     if (!x->call) {
         x->status = error_status(x->failed.code);

@@ -1,7 +1,12 @@
 #include "stage/counters.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/money.h"
 
 #define BUCKETS 16
 
@@ -10,29 +15,79 @@ static const double bounds[BUCKETS] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0
                                        0.05,   0.1,     0.25,   0.5,   1,      2.5,   10,   60};
 
 static const char *const by_name[BY_COUNT] = {"recall.exact", "local", "remote", "none"};
-static const char *const outcome_name[] = {"open", "ok", "error", "refused", "cancelled"};
-#define OUTCOMES 5
+static const char *const outcome_name[COUNTED_OUTCOMES] = {"open", "ok", "error", "refused", "cancelled"};
+#define OUTCOMES COUNTED_OUTCOMES
+#define REASONS  (ERR_INTERNAL + 1)
 
 typedef struct histogram {
     _Atomic int64_t bucket[BUCKETS + 1];
     _Atomic int64_t sum_us;
 } histogram;
 
+struct counted_model {
+    counted_model *next;
+    char          *name; /* NULL: of no model */
+    histogram      total[BY_COUNT], first[BY_COUNT];
+};
+
+/* Times are kept by model; those of all models are their sums, made when somebody asks. */
 struct counters {
-    _Atomic int64_t in_flight;
-    _Atomic int64_t requests[BY_COUNT][OUTCOMES];
-    _Atomic int64_t streams;
-    _Atomic int64_t prompt[BY_COUNT], completion[BY_COUNT], cached;
-    _Atomic int64_t cost_micro, saved_micro;
-    histogram       total[BY_COUNT], first[BY_COUNT];
+    _Atomic int64_t        in_flight;
+    _Atomic int64_t        requests[BY_COUNT][OUTCOMES];
+    _Atomic int64_t        streams;
+    _Atomic int64_t        prompt[BY_COUNT], completion[BY_COUNT], cached;
+    _Atomic int64_t        cost_nano, saved_nano, attempts;
+    _Atomic int64_t        reasons[OUTCOMES][REASONS];
+    counted_model          other; /* of no model, or of too many */
+    pthread_mutex_t        lock;  /* of adding to the list, which only grows */
+    counted_model *_Atomic models;
+    int                    n_models;
 };
 
 counters *counters_new(void) {
-    return calloc(1, sizeof(counters));
+    counters *c = calloc(1, sizeof(counters));
+    if (c) {
+        pthread_mutex_init(&c->lock, NULL);
+    }
+    return c;
 }
 
 void counters_free(counters *c) {
+    if (!c) {
+        return;
+    }
+    for (counted_model *m = atomic_load(&c->models), *next; m; m = next) {
+        next = m->next;
+        free(m->name);
+        free(m);
+    }
+    pthread_mutex_destroy(&c->lock);
     free(c);
+}
+
+static counted_model *add_model(counters *c, const char *name) {
+    counted_model *m = c->n_models < COUNTED_MODELS ? calloc(1, sizeof *m) : NULL;
+    char          *copy = m ? strdup(name) : NULL;
+    if (!copy) {
+        free(m);
+        return NULL;
+    }
+    m->name = copy;
+    m->next = atomic_load(&c->models);
+    atomic_store(&c->models, m);
+    c->n_models++;
+    return m;
+}
+
+counted_model *counters_model(counters *c, const char *name) {
+    pthread_mutex_lock(&c->lock);
+    counted_model *m = atomic_load(&c->models);
+    while (m && strcmp(m->name, name) != 0) {
+        m = m->next;
+    }
+    m = m ? m : add_model(c, name);
+    pthread_mutex_unlock(&c->lock);
+    return m;
 }
 
 static void more(_Atomic int64_t *n, int64_t by) {
@@ -65,11 +120,16 @@ void counters_end(counters *c, const counted *w) {
     more(&c->prompt[w->by], w->prompt_tokens);
     more(&c->completion[w->by], w->completion_tokens);
     more(&c->cached, w->cached_tokens);
-    more(&c->cost_micro, w->cost_micro);
-    more(&c->saved_micro, w->saved_micro);
-    observe(&c->total[w->by], w->total_us);
+    more(&c->cost_nano, w->cost_nano);
+    more(&c->saved_nano, w->saved_nano);
+    more(&c->attempts, w->attempts);
+    if (w->reason != ERR_NONE) {
+        more(&c->reasons[w->outcome][w->reason], 1);
+    }
+    counted_model *m = w->model ? w->model : &c->other;
+    observe(&m->total[w->by], w->total_us);
     if (w->first_us >= 0) {
-        observe(&c->first[w->by], w->first_us);
+        observe(&m->first[w->by], w->first_us);
     }
 }
 
@@ -77,21 +137,86 @@ static void head(str *out, const char *name, const char *type, const char *help)
     str_addf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-static void write_histograms(const histogram *h, const char *name, const char *help, str *out) {
+/* ---- histograms ---- */
+
+typedef struct times { /* a histogram's numbers, or the sum of several */
+    int64_t bucket[BUCKETS + 1], sum_us, count;
+} times;
+
+static void add_times(times *t, const histogram *h) {
+    for (int i = 0; i <= BUCKETS; i++) {
+        int64_t n = get(&h->bucket[i]);
+        t->bucket[i] += n;
+        t->count += n;
+    }
+    t->sum_us += get(&h->sum_us);
+}
+
+static const histogram *of_model(const counted_model *m, bool first, int by) {
+    return first ? &m->first[by] : &m->total[by];
+}
+
+/* `labels`: without braces. */
+static void write_times(const times *t, const char *name, const str *labels, str *out) {
+    int64_t below = 0;
+    for (int i = 0; i < BUCKETS; i++) {
+        below += t->bucket[i];
+        str_addf(out, "%s_bucket{%s,le=\"%g\"} %lld\n", name, labels->data, bounds[i], (long long)below);
+    }
+    str_addf(out, "%s_bucket{%s,le=\"+Inf\"} %lld\n%s_sum{%s} %.6f\n%s_count{%s} %lld\n", name, labels->data,
+             (long long)t->count, name, labels->data, (double)t->sum_us / 1e6, name, labels->data, (long long)t->count);
+}
+
+static void write_histograms(const counters *c, bool first, const char *name, const char *help, str *out) {
+    str labels = {0};
     head(out, name, "histogram", help);
     for (int by = 0; by < BY_COUNT; by++) {
-        int64_t sum = 0;
-        for (int i = 0; i <= BUCKETS; i++) {
-            sum += get(&h[by].bucket[i]);
-            if (i < BUCKETS) {
-                str_addf(out, "%s_bucket{answered_by=\"%s\",le=\"%g\"} %lld\n", name, by_name[by], bounds[i],
-                         (long long)sum);
-            } else {
-                str_addf(out, "%s_bucket{answered_by=\"%s\",le=\"+Inf\"} %lld\n", name, by_name[by], (long long)sum);
+        times t = {0};
+        add_times(&t, of_model(&c->other, first, by));
+        for (const counted_model *m = atomic_load((counted_model * _Atomic *)&c->models); m; m = m->next) {
+            add_times(&t, of_model(m, first, by));
+        }
+        str_clear(&labels);
+        str_addf(&labels, "answered_by=\"%s\"", by_name[by]);
+        if (!labels.failed) {
+            write_times(&t, name, &labels, out);
+        }
+    }
+    out->failed = out->failed || labels.failed;
+    str_free(&labels);
+}
+
+/* Only what has happened: most models are answered in one or two ways. */
+static void write_by_model(const counters *c, bool first, const char *name, const char *help, str *out) {
+    str labels = {0};
+    head(out, name, "histogram", help);
+    for (const counted_model *m = atomic_load((counted_model * _Atomic *)&c->models); m; m = m->next) {
+        for (int by = 0; by < BY_COUNT; by++) {
+            times t = {0};
+            add_times(&t, of_model(m, first, by));
+            str_clear(&labels);
+            str_adds(&labels, "model=");
+            str_label(&labels, m->name);
+            str_addf(&labels, ",answered_by=\"%s\"", by_name[by]);
+            if (t.count > 0 && !labels.failed) {
+                write_times(&t, name, &labels, out);
             }
         }
-        str_addf(out, "%s_sum{answered_by=\"%s\"} %.6f\n%s_count{answered_by=\"%s\"} %lld\n", name, by_name[by],
-                 (double)get(&h[by].sum_us) / 1e6, name, by_name[by], (long long)sum);
+    }
+    out->failed = out->failed || labels.failed;
+    str_free(&labels);
+}
+
+static void write_reasons(const counters *c, str *out) {
+    head(out, "pare_unanswered_total", "counter", "Exchanges that ended without a whole answer, by how and why.");
+    for (int o = 1; o < OUTCOMES; o++) {
+        for (int r = 0; r < REASONS; r++) {
+            int64_t n = get(&c->reasons[o][r]);
+            if (n > 0) {
+                str_addf(out, "pare_unanswered_total{outcome=\"%s\",reason=\"%s\"} %lld\n", outcome_name[o],
+                         err_word((err_code)r), (long long)n);
+            }
+        }
     }
 }
 
@@ -119,16 +244,45 @@ bool counters_write(const counters *c, str *out) {
     }
     head(out, "pare_streams_total", "counter", "Finished exchanges whose client asked for a stream.");
     str_addf(out, "pare_streams_total %lld\n", (long long)get(&c->streams));
+    head(out, "pare_attempts_total", "counter", "Further tries for an answer: hedges that lost, retries, fallbacks.");
+    str_addf(out, "pare_attempts_total %lld\n", (long long)get(&c->attempts));
     write_tokens(c, out);
     head(out, "pare_cost_usd_total", "counter", "Money spent.");
     str_adds(out, "pare_cost_usd_total ");
-    str_usd(out, get(&c->cost_micro));
+    str_usd(out, money_micro(get(&c->cost_nano)));
     str_adds(out, "\n");
     head(out, "pare_saved_usd_total", "counter", "Money that the same answers would have cost without pare.");
     str_adds(out, "pare_saved_usd_total ");
-    str_usd(out, get(&c->saved_micro));
+    str_usd(out, money_micro(get(&c->saved_nano)));
     str_adds(out, "\n");
-    write_histograms(c->total, "pare_request_seconds", "Arrival to the end of the answer.", out);
-    write_histograms(c->first, "pare_first_token_seconds", "Arrival to the first token.", out);
+    write_reasons(c, out);
+    write_histograms(c, false, "pare_request_seconds", "Arrival to the end of the answer.", out);
+    write_histograms(c, true, "pare_first_token_seconds", "Arrival to the first token.", out);
+    write_by_model(c, false, "pare_model_request_seconds", "Arrival to the end of the answer, by model.", out);
+    write_by_model(c, true, "pare_model_first_token_seconds", "Arrival to the first token, by model.", out);
     return !out->failed;
+}
+
+void counters_read(const counters *c, counters_sums *out) {
+    *out = (counters_sums){.in_flight = get(&c->in_flight),
+                           .streams = get(&c->streams),
+                           .attempts = get(&c->attempts),
+                           .cached = get(&c->cached),
+                           .cost_nano = get(&c->cost_nano),
+                           .saved_nano = get(&c->saved_nano)};
+    for (int by = 0; by < BY_COUNT; by++) {
+        out->prompt[by] = get(&c->prompt[by]);
+        out->completion[by] = get(&c->completion[by]);
+        for (int o = 0; o < OUTCOMES; o++) {
+            out->requests[by][o] = get(&c->requests[by][o]);
+        }
+    }
+}
+
+const char *counted_by_word(int by) {
+    return by_name[by];
+}
+
+const char *counted_outcome_word(int outcome) {
+    return outcome_name[outcome];
 }

@@ -38,10 +38,15 @@ typedef struct exchange {
     char                 id[40]; /* x-request-id */
     const char          *bearer; /* the client's key as sent; NULL: none. Never logged */
     bool                 no_cache, no_store;
+    passed_header        passed[REQUEST_MAX_PASSED]; /* headers that mean something to a provider of the same dialect */
+    int                  n_passed;
     bool                 debug; /* the client asks how the answer was made (x-pare-debug: 1) */
     const exchange_sink *sink;
     void                *client; /* serve's own */
     int64_t              arrived_us, arrived_wall_us;
+    const char          *address;                  /* the client's, where it is to be logged; else NULL */
+    const struct trace  *trace;                    /* serve's own: its place in a trace; NULL: none */
+    const char          *traceparent, *tracestate; /* headers that go to a provider (W3C Trace Context); NULL: none */
 
     /* set by the stages */
     const client_key  *key;   /* NULL: keys are not in use */
@@ -57,13 +62,20 @@ typedef struct exchange {
     char              *error_body; /* the provider's own error body, NULL: none */
     size_t             error_body_len;
     const char        *error_type, *retry_after;
-    const char        *answered_stage;  /* "recall.exact", "answer" */
-    char               answered_by[80]; /* "recall.exact", "local:NAME", "remote:NAME" */
-    int64_t            cost_micro, saved_micro;
+    const char        *said_model, *said_id; /* how the backend names model and answer; NULL: not at all */
+    const char        *answered_stage;       /* "recall.exact", "answer" */
+    char               answered_by[80];      /* "recall.exact", "local:NAME", "remote:NAME" */
+    const char        *by, *by_model;        /* who of a group answered; NULL: the model's own backend */
+    const attempt     *attempts;             /* what else was tried and may be on the invoice; in the arena */
+    int                n_attempts;
+    limit_grant        grant;         /* what is held of the client's budget; account.c settles it */
+    int64_t            passed_tokens; /* of a stream with a budget: as counted, delta by delta */
+    bool               over_budget;   /* ended there: what still comes is not passed on */
+    int64_t            cost_nano, saved_nano;
     bool               has_kv; /* `kv` is known: a model of our own answered */
     kv_report          kv;
-    int64_t            queue_us, first_us, done_us; /* first and done: clock_us, 0 not yet */
-    outcome            result;
+    int64_t queue_us, asked_us, first_us, done_us; /* but for queue: clock_us, 0 not yet; asked: the backend was */
+    outcome result;
 
     /* the pipeline's own */
     int                    depth;             /* stages entered */

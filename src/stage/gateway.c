@@ -1,6 +1,9 @@
 #include "stage/gateway.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/clock.h"
 
 const model_entry *gateway_model(const gateway *g, const char *name) {
     for (int i = 0; i < g->n_models; i++) {
@@ -11,27 +14,55 @@ const model_entry *gateway_model(const gateway *g, const char *name) {
     return NULL;
 }
 
-const client_key *gateway_key(const gateway *g, const char *secret) {
-    sha256            hash = sha256_of(secret, strlen(secret));
-    const client_key *found = NULL;
-    for (int i = 0; i < g->n_keys; i++) { /* no early exit: the time must not tell which key came close */
-        if (secret_equal(hash.bytes, g->keys[i].hash.bytes, sizeof hash.bytes)) {
-            found = &g->keys[i];
-        }
-    }
-    return found;
+static int by_hash(const void *a, const void *b) {
+    const client_key *x = a, *y = b;
+    return memcmp(x->hash.bytes, y->hash.bytes, sizeof x->hash.bytes);
 }
 
-int64_t price_of(const price *p, int64_t prompt, int64_t cached, int64_t completion) {
-    if (!p->known) {
-        return 0;
+void gateway_sort_keys(client_key *keys, int n) {
+    if (n > 0) {
+        qsort(keys, (size_t)n, sizeof *keys, by_hash);
     }
-    if (cached > prompt) {
-        cached = prompt;
+}
+
+static const client_key *find_key(const gateway *g, const char *secret) {
+    client_key        wanted = {.hash = sha256_of(secret, strlen(secret))};
+    const client_key *found =
+        g->n_keys > 0 ? bsearch(&wanted, g->keys, (size_t)g->n_keys, sizeof *g->keys, by_hash) : NULL;
+    bool same = found && secret_equal(found->hash.bytes, wanted.hash.bytes, sizeof wanted.hash.bytes);
+    return same && !found->revoked ? found : NULL;
+}
+
+static bool has_expired(const client_key *k) {
+    return k->expires_us > 0 && clock_wall_us() >= k->expires_us;
+}
+
+const client_key *gateway_key(const gateway *g, const char *secret) {
+    const client_key *k = find_key(g, secret);
+    return k && !has_expired(k) ? k : NULL;
+}
+
+const client_key *gateway_expired_key(const gateway *g, const char *secret) {
+    const client_key *k = find_key(g, secret);
+    return k && has_expired(k) ? k : NULL;
+}
+
+bool client_key_allows(const client_key *k, const char *model) {
+    return !k || ((!k->account || account_allows(k->account, model)) &&
+                  (!k->group_account || account_allows(k->group_account, model)));
+}
+
+const price *gateway_price(const model_entry *m, const char *backend, const char *upstream) {
+    const price *of_backend = NULL;
+    for (int i = 0; backend && i < m->n_targets; i++) {
+        const model_target *t = &m->targets[i];
+        if (strcmp(t->backend, backend) != 0) {
+            continue;
+        }
+        if (!upstream || strcmp(t->upstream, upstream) == 0) {
+            return &t->price;
+        }
+        of_backend = of_backend ? of_backend : &t->price; /* a provider that renames the model in its answer */
     }
-    /* 128 bits: a price of $1000 per million and 2^40 tokens must not wrap. A standard type of gcc and clang on every
-     * 64-bit target; __extension__ says that we know. */
-    __extension__ typedef __int128 wide;
-    wide micro = (wide)(prompt - cached) * p->input + (wide)cached * p->cached_input + (wide)completion * p->output;
-    return (int64_t)((micro + 500000) / 1000000);
+    return of_backend ? of_backend : &m->price;
 }

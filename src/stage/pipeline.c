@@ -153,7 +153,7 @@ void pipeline_event(exchange *x, const event *ev) {
     }
     err why = {0};
     if (!answer_add(&x->answer, ev, &why)) {
-        x->cut = true; /* too large to keep; the client still gets its stream */
+        x->cut = true; /* too large to keep; the client still gets its stream, where it is told from the events */
     }
     if (!x->detached && x->sink->event) {
         x->sink->event(x, ev);

@@ -114,6 +114,9 @@ static bool worth_keeping(const exchange *x) {
     if (x->result != OUTCOME_OK || x->cut || x->no_store || a->n_choices == 0 || !answer_complete(a)) {
         return false;
     }
+    if (a->narrowed) { /* who asks again would get less than who asked first */
+        return false;
+    }
     for (int i = 0; i < a->n_choices; i++) {
         const choice *c = &a->choices[i];
         if (c->refusal.len > 0 || strcmp(c->finish, "content_filter") == 0) {
@@ -123,7 +126,7 @@ static bool worth_keeping(const exchange *x) {
             int64_t asked = x->request.max_tokens;
             /* Ended early all the same: the context was full, or the provider has a lower limit. */
             bool short_of_it = a->n_choices == 1 && a->usage.known && !a->usage.counted && a->usage.completion < asked;
-            if (asked < 0 || short_of_it) {
+            if (asked < 0 || short_of_it || request_most(&x->request) < asked) { /* or the budget had one */
                 return false;
             }
         }
@@ -136,8 +139,8 @@ static cached *entry_of(const exchange *x, const recall_state *r) {
     str           text = {0};
     const char   *body = a->raw;
     size_t        len = a->raw_len;
-    if (!a->raw || a->raw_dialect != &dialect_openai) {
-        if (!dialect_openai.write_answer(x->kind, a, &text) || text.failed) {
+    if (!a->raw || !dialect_same(a->raw_dialect, &dialect_openai)) {
+        if (!dialect_openai.write_answer(&x->request, a, &text) || text.failed) {
             str_free(&text);
             return NULL;
         }

@@ -1,4 +1,4 @@
-/* route.c - which backend answers. By the model's name, for now: every model has one backend. */
+/* route.c - which backend answers: the one of the model's name. */
 #include "stage/stage.h"
 
 static stage_verdict route_down(stage *s, exchange *x) {
@@ -6,6 +6,7 @@ static stage_verdict route_down(stage *s, exchange *x) {
     err      why = {0};
     backend *b = x->target->backend;
     if (b->ops->healthy && !b->ops->healthy(b, &why)) {
+        x->retry_after = "5"; /* seconds: circuits and models that failed to load are tried again after about that */
         return exchange_fail(x, 503, ERR_BUSY, "", "The model \"%s\" cannot answer now: %s", x->target->name, why.text);
     }
     x->backend = b;

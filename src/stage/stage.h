@@ -44,7 +44,16 @@ void          exchange_free(exchange *x);
 stage_verdict exchange_fail(exchange *x, int status, err_code code, const char *param, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 
+/* ---- budget.c: for the account and the answer stage ---- */
+
+/* What is held of the client's budget becomes what it has cost. Once the cost is known; whatever the outcome. */
+void budget_settle(exchange *x);
+/* Counts a delta of a stream before it is passed on. False: it would pass the budget, and x->over_budget is set. */
+bool budget_passes(exchange *x, const event *ev);
+/* Behind the last delta that was passed on: the ends that the client must see, and the tokens that are billed. */
+void budget_end_stream(exchange *x);
+
 /* The stages of this house; each takes what it needs from the gateway. */
-extern stage stage_admit, stage_recall, stage_route, stage_answer, stage_account;
+extern stage stage_account, stage_admit, stage_converse, stage_recall, stage_budget, stage_route, stage_answer;
 
 #endif
