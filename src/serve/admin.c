@@ -4,65 +4,62 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "serve/front.h"
+#include "base/log.h"
+#include "serve/keeper.h"
+#include "serve/later.h"
 #include "stage/counters.h"
+#include "stage/shared.h"
 
 /* ---- answers that come from the database's reader thread ---- */
 
-typedef struct pending {
-    front                 *front;
-    struct evhttp_request *request; /* NULL once the client has gone */
-    str                    more;    /* members to be added to the answer's object: ,"name":value */
-} pending;
-
-static void gone(struct evhttp_connection *connection, void *arg) {
-    (void)connection;
-    pending *p = arg;
-    if (request_is_ours(p->request)) {
-        evhttp_request_free(p->request);
-    }
-    p->request = NULL;
-}
-
-/* The database's object with the further members in it. */
-static void reply_members(struct evhttp_request *r, const str *json, const str *more) {
-    str all = {0};
-    admin_join(json, more, &all);
-    if (all.failed) {
-        reply_error(r, 500, ERR_MEMORY, "", "Out of memory.");
-    } else {
-        reply_json(r, 200, all.data, all.len);
-    }
-    str_free(&all);
-}
+typedef struct question {
+    later *reply;
+    str    more; /* members to be added to the answer's object: ,"name":value */
+} question;
 
 static void answered(void *ctx, const str *json, const err *e) {
-    pending *p = ctx;
-    if (p->request) {
-        connection_unwatch(evhttp_request_get_connection(p->request));
-        if (e) {
-            reply_error(p->request, 500, e->code, "", "%s", e->text);
-        } else {
-            reply_members(p->request, json, &p->more);
-        }
+    question *q = ctx;
+    str       all = {0};
+    if (!e) {
+        admin_join(json, &q->more, &all);
     }
-    atomic_fetch_sub(&p->front->open, 1);
-    str_free(&p->more);
-    free(p);
+    later_reply(q->reply, e ? 500 : 200, &all, e);
+    str_free(&all);
+    str_free(&q->more);
+    free(q);
 }
 
-/* Takes `more` over. */
-static void ask(front *f, struct evhttp_request *r, db_query_fn query, const void *arg, size_t n, str more) {
-    pending *p = more.failed ? NULL : calloc(1, sizeof *p);
-    if (!p) {
-        reply_error(r, 500, ERR_MEMORY, "", "Out of memory.");
+void admin_ask(front *f, struct evhttp_request *r, db_query_fn query, const void *arg, size_t n, str more) {
+    question *q = more.failed ? NULL : calloc(1, sizeof *q);
+    later    *l = q ? later_begin(f, r) : NULL;
+    if (!l) {
+        if (!q) {
+            reply_error(r, 500, ERR_MEMORY, "", "Out of memory.");
+        }
         str_free(&more);
+        free(q);
         return;
     }
-    *p = (pending){.front = f, .request = r, .more = more};
-    atomic_fetch_add(&f->open, 1);
-    connection_watch(evhttp_request_get_connection(r), gone, p);
-    db_ask(f->house->gateway.db, f->loop, query, arg, n, answered, p);
+    *q = (question){.reply = l, .more = more};
+    db_ask(f->house->db, f->loop, query, arg, n, answered, q);
+}
+
+/* ---- POST /api/reload ---- */
+
+static void reloaded(void *ctx, const err *e) {
+    str text = {0};
+    str_adds(&text, "{\"reloaded\":true}");
+    later_send(ctx, e ? 400 : 200, &text, e);
+    str_free(&text);
+}
+
+void admin_reload(front *f, struct evhttp_request *r) {
+    later *l = later_begin(f, r);
+    if (l && !keeper_reload(server_keeper(f->server), reloaded, l)) {
+        err why = {0};
+        err_set(&why, ERR_MEMORY, "Out of memory.");
+        later_reply(l, 500, NULL, &why);
+    }
 }
 
 bool admin_query_stats(struct sqlite3 *db, const void *window_us, str *json, err *e) {
@@ -77,7 +74,7 @@ void admin_join(const str *json, const str *more, str *out) {
 }
 
 void admin_engines(const front *f, str *out) {
-    const gateway *g = &f->house->gateway;
+    const gateway *g = &f->now->gateway;
     const char    *comma = "";
     str_adds(out, ",\"engines\":[");
     for (int i = 0; i < g->n_backends; i++) {
@@ -95,7 +92,7 @@ void admin_stats(front *f, struct evhttp_request *r) {
     str     engines = {0};
     if (query_window(r, &window_us)) {
         admin_engines(f, &engines);
-        ask(f, r, admin_query_stats, &window_us, sizeof window_us, engines);
+        admin_ask(f, r, admin_query_stats, &window_us, sizeof window_us, engines);
     }
 }
 
@@ -113,8 +110,19 @@ static void backend_metrics(const gateway *g, str *out) {
     }
 }
 
+static void process_metrics(const front *f, str *out) {
+    str_addf(out,
+             "# HELP pare_log_dropped_total Lines of the log that stderr did not take in time.\n"
+             "# TYPE pare_log_dropped_total counter\npare_log_dropped_total %lld\n"
+             "# HELP pare_build_info The version that runs.\n# TYPE pare_build_info gauge\n"
+             "pare_build_info{version=\"" PARE_VERSION "\"} 1\n"
+             "# HELP pare_uptime_seconds Since the server began.\n# TYPE pare_uptime_seconds gauge\n"
+             "pare_uptime_seconds %.3f\n",
+             (long long)log_dropped(), server_uptime(f->server));
+}
+
 void admin_metrics(front *f, struct evhttp_request *r) {
-    const gateway *g = &f->house->gateway;
+    const gateway *g = &f->now->gateway;
     str            out = {0};
     counters_write(g->counters, &out);
     if (g->cache) {
@@ -138,6 +146,13 @@ void admin_metrics(front *f, struct evhttp_request *r) {
         "retried later.\n# TYPE pare_ledger_failures_total counter\npare_ledger_failures_total %lld\n",
         (long long)d.rows_written, (long long)d.rows_waiting, (long long)d.failures);
     backend_metrics(g, &out);
+    if (g->shared) {
+        shared_metrics(g->shared, &out);
+    }
+    if (f->house->otlp) {
+        otlp_metrics(f->house->otlp, &out);
+    }
+    process_metrics(f, &out);
     if (out.failed) {
         reply_error(r, 500, ERR_MEMORY, "", "Out of memory.");
     } else {
@@ -149,7 +164,7 @@ void admin_metrics(front *f, struct evhttp_request *r) {
 /* ---- the cache ---- */
 
 static void purge(front *f, struct evhttp_request *r) {
-    const gateway *g = &f->house->gateway;
+    const gateway *g = &f->now->gateway;
     char           model[128], space[64], key[65];
     query_found    by_model = query_get(r, "model", model, sizeof model);
     query_found    by_space = query_get(r, "space", space, sizeof space);
@@ -182,7 +197,7 @@ static bool query_list(struct sqlite3 *db, const void *arg, str *json, err *e) {
 }
 
 void admin_cache(front *f, struct evhttp_request *r) {
-    const gateway *g = &f->house->gateway;
+    const gateway *g = &f->now->gateway;
     if (!g->cache) {
         reply_error(r, 404, ERR_NOT_FOUND, "", "The cache is switched off (cache.enabled in pare.yaml).");
         return;
@@ -195,7 +210,7 @@ void admin_cache(front *f, struct evhttp_request *r) {
     if (query_get(r, "list", limit, sizeof limit) == QUERY_FOUND) {
         long asked = strtol(limit, NULL, 10);
         int  n = asked < 1 ? 50 : asked > 10000 ? 10000 : (int)asked;
-        ask(f, r, query_list, &n, sizeof n, (str){0});
+        admin_ask(f, r, query_list, &n, sizeof n, (str){0});
         return;
     }
     cache_stats s;

@@ -8,28 +8,32 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/money.h"
 #include "serve/front.h"
+#include "serve/observe.h"
 #include "serve/server.h"
 
-#define MAX_BODY   (32u << 20)
 #define MAX_UNREAD (16u << 20) /* a client that does not read its stream is let go */
 
 typedef struct client {
     struct client         *next, **link; /* in the front's list */
     front                 *front;
+    generation            *of; /* of its time: settings, models, keys; held */
     struct evhttp_request *request;
     exchange              *exchange;
     bool                   gone;    /* the connection has closed */
     bool                   stopped; /* pare itself ends the work */
     bool                   started; /* the stream's headers are out */
-    bool                   usage_sent;
-    int                    choices_begun; /* highest choice index whose first chunk is out, plus one */
+    bool                   passed;  /* the provider's own payloads went out */
+    bool                   lost;    /* out of memory: something of the stream did not go out */
+    void                  *writing; /* the dialect's, of the stream */
 } client;
 
 /* ---- headers ---- */
 
-static void add_money(struct evkeyvalq *headers, const char *name, int64_t micro) {
-    char text[32];
+static void add_money(struct evkeyvalq *headers, const char *name, int64_t nano) {
+    char    text[32];
+    int64_t micro = money_micro(nano);
     snprintf(text, sizeof text, "%lld.%06lld", (long long)(micro / 1000000), (long long)(micro % 1000000));
     evhttp_add_header(headers, name, text);
 }
@@ -60,12 +64,15 @@ static void add_headers(const client *c, const char *type, bool money) {
         evhttp_add_header(headers, "x-pare-answered-by", x->answered_by);
     }
     if (money) {
-        add_money(headers, "x-pare-cost-usd", x->cost_micro);
-        add_money(headers, "x-pare-saved-usd", x->saved_micro);
+        add_money(headers, "x-pare-cost-usd", x->cost_nano);
+        add_money(headers, "x-pare-saved-usd", x->saved_nano);
     }
     char kv[160];
     if (kv_text(x, kv, sizeof kv)) {
         evhttp_add_header(headers, "x-pare-kv", kv);
+    }
+    if (x->request.drops && x->request.drops->names[0]) {
+        evhttp_add_header(headers, "x-pare-dropped", x->request.drops->names);
     }
     if (x->retry_after) {
         evhttp_add_header(headers, "Retry-After", x->retry_after); /* evhttp refuses values with line breaks */
@@ -79,7 +86,10 @@ static void release(client *c) {
     if (c->next) {
         c->next->link = c->link;
     }
+    front      *f = c->front;
+    generation *of = c->of;
     exchange_free(c->exchange); /* the client lives in its arena */
+    front_drop(f, of);
 }
 
 static void on_close(struct evhttp_connection *connection, void *arg) {
@@ -131,51 +141,32 @@ static void start_stream(client *c) {
     evhttp_add_header(headers, "Cache-Control", "no-cache");
     evhttp_add_header(headers, "X-Accel-Buffering", "no"); /* an nginx in front must not collect the stream */
     reply_start_stream(c->request);
+    c->writing = arena_zero(x->memory, 1, x->speaks->writing ? x->speaks->writing : 1);
     c->started = true;
 }
 
-/* A provider may spread one payload over several data lines; it came joined by LF, and is parted there again. */
-static void put_data(client *c, const char *json, size_t n) {
-    struct evbuffer *out = c->front->scratch;
-    const char      *end = json + n, *line_end;
-    for (const char *at = json; at <= end; at = line_end + 1) {
-        line_end = at < end ? memchr(at, '\n', (size_t)(end - at)) : NULL;
-        line_end = line_end ? line_end : end;
-        evbuffer_add(out, "data: ", 6);
-        evbuffer_add(out, at, (size_t)(line_end - at));
-        evbuffer_add(out, "\n", 1);
-    }
-    evbuffer_add(out, "\n", 1);
-}
-
-static bool only_usage(const event *ev) {
-    return ev->usage && !ev->text && !ev->finish && !ev->tool_calls && !ev->reasoning && !ev->refusal;
+static void put_text(client *c) {
+    str *text = &c->front->text;
+    c->lost = c->lost || text->failed || evbuffer_add(c->front->scratch, text->data ? text->data : "", text->len) != 0;
+    str_clear(text);
 }
 
 static void put_event(client *c, const event *ev) {
     const exchange *x = c->exchange;
-    bool            usage_alone = only_usage(ev);
-    if (usage_alone && !x->request.include_usage) {
-        return; /* pare asked the provider for it; this client did not */
-    }
-    c->usage_sent = c->usage_sent || (ev->usage && ev->usage->known);
-    if (ev->raw_dialect && ev->raw_dialect == x->speaks) {
-        if (ev->raw) { /* else a further event of a payload that has been passed on whole */
-            put_data(c, ev->raw, ev->raw_len);
-        }
+    str            *text = &c->front->text;
+    str_clear(text);
+    if (!c->writing) {
+        c->lost = true;
         return;
     }
-    str *text = &c->front->text;
-    str_clear(text);
-    bool first = ev->choice >= c->choices_begun;
-    if (first) {
-        c->choices_begun = ev->choice + 1;
+    if (!ev->raw_dialect || !dialect_same(ev->raw_dialect, x->speaks)) {
+        c->passed = false; /* behind payloads: the end that a budget gives to a provider's stream */
+        x->speaks->write_event(&x->request, c->writing, &x->answer, ev, text);
+    } else if (ev->raw) { /* else a further event of a payload that has been passed on whole */
+        c->passed = true;
+        x->speaks->write_raw(&x->request, c->writing, ev, text);
     }
-    bool ok = usage_alone ? x->speaks->write_usage(x->kind, &x->answer, ev->usage, text)
-                          : x->speaks->write_chunk(x->kind, &x->answer, ev, first, text);
-    if (ok && !text->failed) {
-        put_data(c, text->data, text->len);
-    }
+    put_text(c);
 }
 
 static void on_event(exchange *x, const event *ev) {
@@ -209,16 +200,18 @@ static void replay(client *c, const answer *a) {
         ev.reasoning_len = k->reasoning.len;
         ev.refusal = k->refusal.len ? k->refusal.data : NULL;
         ev.refusal_len = k->refusal.len;
+        ev.signature = k->signature.len ? k->signature.data : NULL;
+        ev.signature_len = k->signature.len;
         put_event(c, &ev);
         event end = {.kind = EVENT_DELTA, .choice = i, .finish = k->finish[0] ? k->finish : "stop"};
         put_event(c, &end);
     }
 }
 
-static bool replay_hit(client *c) {
-    exchange *x = c->exchange;
-    err       why = {0};
-    usage     kept = x->answer.usage;
+/* A stored answer, which is in OpenAI's whole form, becomes the exchange's own. */
+static bool read_hit(exchange *x) {
+    err   why = {0};
+    usage kept = x->answer.usage;
     answer_clear(&x->answer);
     if (!dialect_openai.read_answer(x->kind, x->hit->body, x->hit->len, &x->answer, &why)) {
         return false;
@@ -226,28 +219,50 @@ static bool replay_hit(client *c) {
     if (!x->answer.usage.known) {
         x->answer.usage = kept;
     }
-    replay(c, &x->answer);
     return true;
 }
 
-static void end_stream(client *c) {
-    exchange        *x = c->exchange;
-    struct evbuffer *out = c->front->scratch;
-    if (x->request.include_usage && !c->usage_sent && x->answer.usage.known) {
-        event ev = {.kind = EVENT_DELTA, .usage = &x->answer.usage};
-        put_event(c, &ev);
+static bool replay_hit(client *c) {
+    if (!read_hit(c->exchange)) {
+        return false;
     }
-    /* Price and tokens are known only now, after the headers: as comments, which SSE readers pass over. */
-    evbuffer_add_printf(out,
-                        ": x-pare-cost-usd %lld.%06lld\n: x-pare-saved-usd %lld.%06lld\n: x-pare-tokens %lld %lld\n",
-                        (long long)(x->cost_micro / 1000000), (long long)(x->cost_micro % 1000000),
-                        (long long)(x->saved_micro / 1000000), (long long)(x->saved_micro % 1000000),
-                        (long long)x->answer.usage.prompt, (long long)x->answer.usage.completion);
+    replay(c, &c->exchange->answer);
+    return true;
+}
+
+/* Price and tokens are known only now, after the headers: as comments, which SSE readers pass over. */
+static void write_comments(const exchange *x, str *out) {
+    int64_t cost = money_micro(x->cost_nano), saved = money_micro(x->saved_nano);
+    str_addf(out, ": x-pare-cost-usd %lld.%06lld\n: x-pare-saved-usd %lld.%06lld\n: x-pare-tokens %lld %lld\n",
+             (long long)(cost / 1000000), (long long)(cost % 1000000), (long long)(saved / 1000000),
+             (long long)(saved % 1000000), (long long)x->answer.usage.prompt, (long long)x->answer.usage.completion);
     char kv[160];
     if (kv_text(x, kv, sizeof kv)) {
-        evbuffer_add_printf(out, ": x-pare-kv %s\n", kv);
+        str_addf(out, ": x-pare-kv %s\n", kv);
     }
-    evbuffer_add(out, "\ndata: [DONE]\n\n", 15);
+}
+
+static void end_stream(client *c) {
+    exchange *x = c->exchange;
+    str       comments = {0};
+    write_comments(x, &comments);
+    str_clear(&c->front->text);
+    x->speaks->write_end(&x->request, c->writing, &x->answer, c->passed,
+                         comments.data && !comments.failed ? comments.data : "", &c->front->text);
+    put_text(c);
+    str_free(&comments);
+    send_chunk(c);
+    evhttp_send_reply_end(c->request);
+}
+
+/* An error event, and no end mark: never a clean stop. */
+static void break_stream(client *c, const err *why, int status) {
+    exchange *x = c->exchange;
+    str_clear(&c->front->text);
+    if (c->writing) {
+        x->speaks->write_break(&x->request, c->writing, why, status, &c->front->text);
+    }
+    put_text(c);
     send_chunk(c);
     evhttp_send_reply_end(c->request);
 }
@@ -259,16 +274,19 @@ static void finish_stream(client *c) {
         start_stream(c);
     }
     if (x->hit && !replay_hit(c)) { /* cannot happen with what recall stores; say so rather than end cleanly */
-        static const char broken[] =
-            "data: {\"error\":{\"message\":\"The stored answer cannot be read; retry with "
-            "Cache-Control: no-cache.\",\"type\":\"api_error\",\"param\":null,\"code\":null}}\n\n";
-        evbuffer_add(c->front->scratch, broken, sizeof broken - 1);
-        send_chunk(c);
-        evhttp_send_reply_end(c->request);
+        err why = {0};
+        err_set(&why, ERR_INTERNAL, "The stored answer cannot be read; retry with Cache-Control: no-cache.");
+        break_stream(c, &why, 500);
         return;
     }
     if (!x->hit && !live) {
         replay(c, &x->answer); /* the backend gave it whole */
+    }
+    if (c->lost || !c->writing) {
+        err why = {0};
+        err_set(&why, ERR_MEMORY, "Out of memory: a part of this answer is missing.");
+        break_stream(c, &why, 500);
+        return;
     }
     end_stream(c);
 }
@@ -278,11 +296,15 @@ static void finish_stream(client *c) {
 static void finish_error(client *c) {
     exchange *x = c->exchange;
     str       json = {0};
-    /* The provider's own words, untouched, when client and provider speak the same dialect. */
+    /* The provider's own words, untouched: kept only where client and provider speak the same dialect. */
     if (x->error_body && !c->started) {
         add_headers(c, x->error_type ? x->error_type : "application/json", false);
         evbuffer_add(evhttp_request_get_output_buffer(c->request), x->error_body, x->error_body_len);
         evhttp_send_reply(c->request, x->status, reason_of(x->status), NULL);
+        return;
+    }
+    if (c->started) {
+        break_stream(c, &x->failed, x->status);
         return;
     }
     if (!x->speaks->write_error(&x->failed, x->status, &json) || json.failed) {
@@ -290,15 +312,9 @@ static void finish_error(client *c) {
         str_adds(&json,
                  "{\"error\":{\"message\":\"Out of memory.\",\"type\":\"api_error\",\"param\":null,\"code\":null}}");
     }
-    if (c->started) { /* an error event, and no [DONE]: never a clean stop */
-        put_data(c, json.data, json.len);
-        send_chunk(c);
-        evhttp_send_reply_end(c->request);
-    } else {
-        add_headers(c, "application/json", false);
-        evbuffer_add(evhttp_request_get_output_buffer(c->request), json.data, json.len);
-        evhttp_send_reply(c->request, x->status, reason_of(x->status), NULL);
-    }
+    add_headers(c, "application/json", false);
+    evbuffer_add(evhttp_request_get_output_buffer(c->request), json.data, json.len);
+    evhttp_send_reply(c->request, x->status, reason_of(x->status), NULL);
     str_free(&json);
 }
 
@@ -308,28 +324,46 @@ static void release_hit(const void *data, size_t n, void *entry) {
     cached_release(entry);
 }
 
-static void finish_whole(client *c) {
-    exchange        *x = c->exchange;
-    struct evbuffer *out = evhttp_request_get_output_buffer(c->request);
-    if (x->hit) { /* the bytes go out from the cache itself; the reference moves to the buffer */
+/* The answer's bytes into the reply; false: out of memory, or a stored answer that cannot be read. */
+static bool put_whole(exchange *x, struct evbuffer *out) {
+    bool openai = x->speaks == &dialect_openai;
+    if (x->hit && openai) { /* the bytes go out from the cache itself; the reference moves to the buffer */
         if (evbuffer_add_reference(out, x->hit->body, x->hit->len, release_hit, (void *)x->hit) == 0) {
             x->hit = NULL;
+            return true;
         }
-    } else if (x->answer.raw && x->answer.raw_dialect == x->speaks) {
-        evbuffer_add(out, x->answer.raw, x->answer.raw_len);
-    } else {
-        str json = {0};
-        if (!x->speaks->write_answer(x->kind, &x->answer, &json) || json.failed) {
-            str_free(&json);
-            exchange_fail(x, 500, ERR_MEMORY, "", "The answer could not be written: out of memory.");
-            finish_error(c);
-            return;
-        }
-        evbuffer_add(out, json.data, json.len);
-        str_free(&json);
+        return false;
+    }
+    if (x->hit && !read_hit(x)) {
+        return false;
+    }
+    if (!x->hit && x->answer.raw && dialect_same(x->answer.raw_dialect, x->speaks)) {
+        return evbuffer_add(out, x->answer.raw, x->answer.raw_len) == 0;
+    }
+    str  json = {0};
+    bool good = x->speaks->write_answer(&x->request, &x->answer, &json) && !json.failed &&
+                evbuffer_add(out, json.data, json.len) == 0;
+    str_free(&json);
+    return good;
+}
+
+static void finish_whole(client *c) {
+    exchange *x = c->exchange;
+    if (!put_whole(x, evhttp_request_get_output_buffer(c->request))) {
+        exchange_fail(x, 500, ERR_MEMORY, "", "The answer could not be written: out of memory.");
+        finish_error(c);
+        return;
     }
     add_headers(c, "application/json", true);
     evhttp_send_reply(c->request, 200, "OK", NULL);
+}
+
+/* Part of an answer that was larger than pare keeps (answer.c) is missing from what it has. Only a stream that was told
+ * from the events themselves is whole all the same. */
+static bool is_cut(const client *c) {
+    const exchange *x = c->exchange;
+    bool            told = x->request.stream && c->started && (c->passed || x->speaks == &dialect_openai);
+    return x->cut && !x->hit && !told;
 }
 
 static void on_finish(exchange *x) {
@@ -342,6 +376,9 @@ static void on_finish(exchange *x) {
             exchange_fail(x, 503, ERR_BUSY, "", "pare is being shut down; send the request again.");
         }
         leave(c);
+        if (x->failed.code == ERR_NONE && is_cut(c)) {
+            exchange_fail(x, 502, ERR_LIMIT, "", "The answer is larger than pare keeps: ask for less.");
+        }
         if (x->failed.code != ERR_NONE) {
             finish_error(c);
         } else if (x->request.stream) {
@@ -374,15 +411,21 @@ static void read_headers(exchange *x, struct evhttp_request *r) {
     x->bearer = bearer_of(r);
     x->no_cache = control && has_word(control, "no-cache");
     x->no_store = control && has_word(control, "no-store");
+    for (const char *const *name = x->speaks->passed; name && *name && x->n_passed < REQUEST_MAX_PASSED; name++) {
+        const char *value = evhttp_find_header(headers, *name);
+        if (value && !strpbrk(value, "\r\n")) {
+            x->passed[x->n_passed++] = (passed_header){*name, value}; /* the request's, which lives until finish */
+        }
+    }
     const char *debug = evhttp_find_header(headers, "x-pare-debug");
     x->debug = debug && strcmp(debug, "1") == 0;
 }
 
-void client_begin(front *f, struct evhttp_request *r, request_kind kind) {
+void client_begin(front *f, struct evhttp_request *r, request_kind kind, const dialect *speaks) {
     struct evbuffer *in = evhttp_request_get_input_buffer(r);
     size_t           n = evbuffer_get_length(in);
-    if (n > MAX_BODY) {
-        reply_error(r, 413, ERR_LIMIT, "", "The body has %zu bytes; the limit is %u (32 MiB).", n, MAX_BODY);
+    if (n > REQUEST_MAX_BODY) {
+        reply_error(r, 413, ERR_LIMIT, "", "The body has %zu bytes; the limit is %u (32 MiB).", n, REQUEST_MAX_BODY);
         return;
     }
     const char *body = n ? (const char *)evbuffer_pullup(in, -1) : "";
@@ -395,7 +438,8 @@ void client_begin(front *f, struct evhttp_request *r, request_kind kind) {
         reply_error(r, 500, ERR_MEMORY, "", "Out of memory.");
         return;
     }
-    *c = (client){.next = f->clients, .link = &f->clients, .front = f, .request = r, .exchange = x};
+    generation *of = generation_hold(f->now);
+    *c = (client){.next = f->clients, .link = &f->clients, .front = f, .of = of, .request = r, .exchange = x};
     if (f->clients) {
         f->clients->link = &c->next;
     }
@@ -403,8 +447,8 @@ void client_begin(front *f, struct evhttp_request *r, request_kind kind) {
     x->arrived_us = clock_us();
     x->arrived_wall_us = clock_wall_us();
     x->loop = f->loop;
-    x->gateway = &f->house->gateway;
-    x->speaks = &dialect_openai;
+    x->gateway = &of->gateway;
+    x->speaks = speaks;
     x->kind = kind;
     x->body = body; /* lives as long as the request, which is until finish */
     x->body_len = n;
@@ -415,6 +459,7 @@ void client_begin(front *f, struct evhttp_request *r, request_kind kind) {
              (unsigned long long)(f->next_id & 0xffffffffu));
     f->next_id++;
     read_headers(x, r);
+    observe_begin(of, x, r);
     atomic_fetch_add(&f->open, 1);
     if (server_draining(f->server)) {
         evhttp_add_header(evhttp_request_get_output_headers(r), "Connection", "close");

@@ -17,9 +17,13 @@ struct client;
 typedef struct front { /* everything here belongs to its loop */
     struct server              *server;
     house                      *house;
+    generation                 *now; /* for new requests; held */
+    struct slow_table          *slow;
     loop                       *loop;
     struct evhttp              *http;
     struct evhttp_bound_socket *listener;
+    struct event               *pause; /* of the listener, when the system gives no more descriptors */
+    int64_t                     complained_us;
     struct evbuffer            *scratch; /* for one chunk; empty between uses */
     str                         text;    /* for one event; its memory is kept */
     struct client              *clients; /* exchanges that have not finished */
@@ -29,8 +33,10 @@ typedef struct front { /* everything here belongs to its loop */
     uint64_t                    next_id;
 } front;
 
-bool   server_draining(const struct server *v);
-double server_uptime(const struct server *v); /* seconds */
+bool           server_draining(const struct server *v);
+double         server_uptime(const struct server *v); /* seconds */
+struct keeper *server_keeper(const struct server *v);
+void           front_drop(front *f, generation *g); /* one reference less; retires it when it was the last */
 
 /* ---- reply.c: whole answers ---- */
 
@@ -39,9 +45,12 @@ void reply_json(struct evhttp_request *r, int status, const char *text, size_t n
 void reply_text(struct evhttp_request *r, int status, const char *type, const char *text, size_t n);
 void reply_error(struct evhttp_request *r, int status, err_code code, const char *param, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
-const char *reason_of(int status);
+const char    *reason_of(int status);
+/* Errors are in the form of the API that the request is of: Anthropic's below /v1/messages and where its version header is
+ * sent, else OpenAI's. */
+const dialect *dialect_of(struct evhttp_request *r);
 /* The key as sent: Authorization: Bearer KEY or x-api-key: KEY; NULL when there is none. */
-const char *bearer_of(struct evhttp_request *r);
+const char    *bearer_of(struct evhttp_request *r);
 
 /* A parameter of the query string into out. Unreadable: too long for out, or the query string is malformed. */
 typedef enum query_found { QUERY_ABSENT, QUERY_FOUND, QUERY_UNREADABLE } query_found;
@@ -65,7 +74,9 @@ void connection_unwatch(struct evhttp_connection *connection);
 
 /* ---- client.c: an exchange over HTTP ---- */
 
-void client_begin(front *f, struct evhttp_request *r, request_kind kind);
+#define REQUEST_MAX_BODY (32u << 20) /* bytes of a request's body */
+
+void client_begin(front *f, struct evhttp_request *r, request_kind kind, const dialect *speaks);
 void client_stop_all(front *f); /* cancels what runs; the clients are told */
 void client_drop_all(front *f); /* the loop and the backends have ended: frees what is left of the clients */
 
@@ -77,14 +88,43 @@ bool admin_query_stats(struct sqlite3 *db, const void *window_us, str *json, err
 /* How the local models are now, as a further member of the statistics: ,"engines":[...]; and the two joined. */
 void admin_engines(const front *f, str *out);
 void admin_join(const str *json, const str *more, str *out);
+/* A question for the database's reader thread (db_ask); its answer is the reply, with `more` (",\"name\":value") in it, which
+ * is taken over. */
+void admin_ask(front *f, struct evhttp_request *r, db_query_fn query, const void *arg, size_t n, str more);
 void admin_cache(front *f, struct evhttp_request *r);
+void admin_reload(front *f, struct evhttp_request *r);
 void admin_metrics(front *f, struct evhttp_request *r);
+
+/* ---- admin_keys.c ---- */
+
+/* /api/keys (name NULL), /api/keys/NAME and /api/groups/NAME; the name is percent-encoded. */
+void admin_keys(front *f, struct evhttp_request *r, const char *name, bool group);
+void admin_limits(front *f, struct evhttp_request *r);
+
+/* ---- cors.c ---- */
+
+bool cors_allow(const settings *s, struct evhttp_request *r); /* adds the headers; false: not that origin */
+void cors_preflight(const settings *s, struct evhttp_request *r);
 
 /* ---- live.c: the dashboard's stream ---- */
 
 void live_begin(front *f, struct evhttp_request *r);
 void live_close_all(front *f);
 void live_row(void *ctx, const ledger_row *row); /* gateway.live */
+
+/* ---- responses_routes.c: answers that are kept ---- */
+
+/* What stands behind "/v1/responses/": all methods. */
+void stored_response(front *f, struct evhttp_request *r, const char *id_and_rest);
+
+/* ---- count_tokens.c ---- */
+
+void count_tokens(front *f, struct evhttp_request *r);
+
+/* ---- models.c: GET /v1/models ---- */
+
+bool may_ask(front *f, struct evhttp_request *r); /* false: no key that is known; it has been answered */
+void models_answer(front *f, struct evhttp_request *r, const char *name); /* NULL: all of them */
 
 /* ---- routes.c ---- */
 

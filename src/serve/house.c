@@ -1,64 +1,57 @@
 #include "serve/house.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "backend/on_demand.h"
+#include "base/files.h"
 #include "base/log.h"
-#include "serve/assets.h"
 #include "stage/counters.h"
 #include "stage/flights.h"
-#include "stage/stage.h"
+#include "stage/shared.h"
+#include "store/keys.h"
 
-static bool make_directory(const char *path, err *e) {
-    char part[4096];
-    if (strlen(path) >= sizeof part) {
-        return err_set(e, ERR_INVALID, "The data directory's path is too long.");
-    }
-    snprintf(part, sizeof part, "%s", path);
-    for (char *p = part + 1;; p++) {
-        if (*p != '/' && *p) {
-            continue;
-        }
-        char end = *p;
-        *p = '\0';
-        if (mkdir(part, 0700) != 0 && errno != EEXIST) {
-            return err_set(e, ERR_IO, "The data directory %s cannot be made: %s. Name another with --data DIR.", part,
-                           strerror(errno));
-        }
-        *p = end;
-        if (!end) {
-            return true;
-        }
-    }
+static bool make_data_directory(const char *path, err *e) {
+    err why = {0};
+    return directory_make(path, &why) ||
+           err_set(e, why.code, "The data directory: %s. Name another with --data DIR.", why.text);
+}
+
+/* The node's name is the database's: what it has spent stays its own over a restart. */
+static bool open_shared(house *h, const settings *s, err *e) {
+    char            node[20];
+    struct sqlite3 *c = keys_connect(s->data, false, e);
+    bool            named = c && keys_node(c, node, e);
+    keys_disconnect(c);
+    h->shared = named ? shared_new(s->shared.redis, node, s->shared.share, e) : NULL;
+    return h->shared != NULL;
 }
 
 static bool open_stores(house *h, const settings *s, err *e) {
-    gateway *g = &h->gateway;
-    if (!make_directory(s->data, e)) {
+    if (!make_data_directory(s->data, e)) {
         return false;
     }
     str path = {0};
     str_addf(&path, "%s/pare.db", s->data);
-    g->db = path.failed ? NULL : db_open(path.data, e);
+    h->db = path.failed ? NULL : db_open(path.data, e);
     str_free(&path);
-    if (!g->db) {
+    if (!h->db) {
+        return false;
+    }
+    db_ledger_keep(h->db, s->ledger_keep_us);
+    if (s->shared.redis && !open_shared(h, s, e)) {
         return false;
     }
     if (!s->cache) {
         return true;
     }
-    g->cache = cache_new((size_t)s->cache_bytes, e);
-    g->cache_ttl_us = s->cache_ttl_us;
-    g->flights = flights_new();
-    if (!g->cache || !g->flights) {
-        return g->cache ? err_set(e, ERR_MEMORY, "Out of memory.") : false;
+    h->cache = cache_new((size_t)s->cache_bytes, e);
+    h->flights = flights_new();
+    if (!h->cache || !h->flights) {
+        return h->cache ? err_set(e, ERR_MEMORY, "Out of memory.") : false;
     }
     err why = {0};
-    h->cached_loaded = db_cache_load(g->db, g->cache, &why);
+    h->cached_loaded = db_cache_load(h->db, h->cache, &why);
     if (h->cached_loaded < 0) { /* a cache that cannot be read is an empty cache, not a reason to stay down */
         log_warn("the stored answers could not be read: %s", why.text);
         h->cached_loaded = 0;
@@ -66,135 +59,113 @@ static bool open_stores(house *h, const settings *s, err *e) {
     return true;
 }
 
-static backend *open_local(house *h, const settings *s, const setting_model *m, err *e) {
-    if (!h->compute) {
-        h->compute = pool_new(s->threads, e);
-        if (!h->compute) {
-            return NULL;
-        }
-    }
-    bool         bundled = strcmp(m->file, "bundled") == 0;
-    const asset *model = bundled ? asset_find("models/storyteller.gguf") : NULL;
-    if (bundled && !model) {
-        err_set(e, ERR_NOT_FOUND,
-                "This pare was built without the bundled model; name one with --model NAME=FILE.gguf.");
-        return NULL;
-    }
-    const char *path = bundled ? NULL : m->file;
-    const void *data = bundled ? model->data : NULL;
-    size_t      n = bundled ? model->size : 0;
-    if (s->memory_bytes <= 0) {
-        return backend_local(m->name, path, data, n, h->compute, &m->local, e);
-    }
-    if (!h->demand && !(h->demand = on_demand_new(h->compute, s->memory_bytes, s->idle_us, e))) {
-        return NULL;
-    }
-    return on_demand_add(h->demand, m->name, path, data, n, &m->local, e);
-}
-
-static backend *find_backend(const gateway *g, const char *name) {
-    for (int i = 0; i < g->n_backends; i++) {
-        if (strcmp(g->backends[i]->name, name) == 0 && strcmp(g->backends[i]->ops->kind, "remote") == 0) {
-            return g->backends[i];
-        }
-    }
-    return NULL;
-}
-
-static bool open_backends(house *h, const settings *s, err *e) {
-    gateway *g = &h->gateway;
-    g->backends = calloc((size_t)(s->n_backends + s->n_models) + 1, sizeof(backend *));
-    if (!g->backends) {
-        return err_set(e, ERR_MEMORY, "Out of memory.");
-    }
-    for (int i = 0; i < s->n_backends; i++) {
-        backend *b = backend_remote(s->backends[i].name, &s->backends[i].remote, e);
-        if (!b) {
-            return false;
-        }
-        g->backends[g->n_backends++] = b;
-    }
-    return true;
-}
-
-static void set_prices(const settings *s, const setting_model *m, model_entry *entry) {
-    const setting_price *own = settings_price(s, m->price_name ? m->price_name : m->upstream);
-    if (!own && !m->file) {
-        own = settings_price(s, m->name);
-    }
-    if (own) {
-        entry->price = own->price;
-    } else if (m->file) {
-        entry->price = (price){.known = true}; /* a local model costs nothing a token */
-    } else {
-        log_warn("the model %s has no price; its exchanges are booked with a cost of 0 (add it under prices)", m->name);
-    }
-    const setting_price *base = settings_price(s, m->stands_in_for);
-    entry->baseline = base ? base->price : entry->price;
-}
-
-static bool open_models(house *h, const settings *s, void (*say)(const char *), err *e) {
-    gateway *g = &h->gateway;
-    g->models = calloc((size_t)s->n_models + 1, sizeof *g->models);
-    if (!g->models) {
-        return err_set(e, ERR_MEMORY, "Out of memory.");
-    }
-    for (int i = 0; i < s->n_models; i++) {
-        const setting_model *m = &s->models[i];
-        model_entry         *entry = &g->models[i];
-        entry->name = m->name;
-        entry->upstream = m->upstream ? m->upstream : m->name;
-        if (m->file) {
-            char line[256];
-            snprintf(line, sizeof line, "loading %s", m->name);
-            if (say) {
-                say(line);
-            }
-            entry->backend = open_local(h, s, m, e);
-            if (!entry->backend) {
-                return false;
-            }
-            g->backends[g->n_backends++] = entry->backend;
-        } else {
-            entry->backend = find_backend(g, m->backend);
-        }
-        set_prices(s, m, entry);
-        g->n_models++;
-    }
-    return true;
-}
-
-house *house_open(const settings *s, void (*say)(const char *line), err *e) {
+house *house_open(settings *s, void (*say)(const char *line), err *e) {
     house *h = calloc(1, sizeof *h);
     if (!h) {
         err_set(e, ERR_MEMORY, "Out of memory.");
         return NULL;
     }
-    gateway *g = &h->gateway;
-    g->keys = s->keys;
-    g->n_keys = s->n_keys;
-    g->counters = counters_new();
-    stage *const row[] = {&stage_account, &stage_admit, &stage_recall, &stage_route, &stage_answer};
+    pthread_mutex_init(&h->lock, NULL);
+    h->counters = counters_new();
+    stage *const row[] = {&stage_account, &stage_admit, &stage_converse, &stage_recall,
+                          &stage_budget,  &stage_route, &stage_answer};
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
         pipeline_add(&h->pipeline, row[i]);
     }
-    bool ok = g->counters ? true : err_set(e, ERR_MEMORY, "Out of memory.");
-    if (!ok || !open_stores(h, s, e) || !open_backends(h, s, e) || !open_models(h, s, say, e)) {
+    h->limits = limits_new(e);
+    bool ok = h->counters && h->limits ? true : err_set(e, ERR_MEMORY, "Out of memory.");
+    ok = ok && (!s->otlp.endpoint || (h->otlp = otlp_start(&s->otlp, h->counters, e)) != NULL);
+    if (!ok || !open_stores(h, s, e) || !(h->now = generation_open(h, s, false, say, e))) {
         house_close(h);
         return NULL;
     }
     return h;
 }
 
-void house_stop(house *h) {
-    gateway *g = &h->gateway;
-    for (int i = 0; i < g->n_backends; i++) {
-        g->backends[i]->ops->close(g->backends[i]);
+generation *house_now(house *h) {
+    pthread_mutex_lock(&h->lock);
+    generation *g = generation_hold(h->now);
+    pthread_mutex_unlock(&h->lock);
+    return g;
+}
+
+static bool same_shared(const setting_shared *a, const setting_shared *b) {
+    bool same = !a->redis == !b->redis && (!a->redis || strcmp(a->redis, b->redis) == 0);
+    return same && !(a->share < b->share) && !(a->share > b->share);
+}
+
+/* What is made once: changing it needs a restart, and half a change would be worse than none. */
+static bool same_frame(const settings *was, const settings *is, err *e) {
+    const char *what = NULL;
+    if (strcmp(was->address, is->address) != 0 || was->port != is->port) {
+        what = "listen";
+    } else if (strcmp(was->data, is->data) != 0) {
+        what = "data";
+    } else if (was->loops != is->loops || was->threads != is->threads) {
+        what = "loops and threads";
+    } else if (was->memory_bytes != is->memory_bytes || was->idle_us != is->idle_us) {
+        what = "memory and idle";
+    } else if (was->cache_bytes != is->cache_bytes || (is->cache && !was->cache)) {
+        what = "cache.size and cache.enabled";
+    } else if (!same_shared(&was->shared, &is->shared)) {
+        what = "shared";
+    } else if (!was->tls.certificate != !is->tls.certificate) {
+        what = "whether TLS is spoken";
+    } else if (!otlp_same(&was->otlp, &is->otlp)) {
+        what = "telemetry";
     }
-    g->n_backends = 0;
-    if (g->db) {
-        db_close(g->db); /* its reader's answers go to the loops */
-        g->db = NULL;
+    return !what ||
+           err_set(e, ERR_INVALID, "%s cannot change while pare runs: restart it, or take the change back.", what);
+}
+
+static void adopt(house *h, generation *is) {
+    pthread_mutex_lock(&h->lock);
+    generation *was = h->now;
+    h->now = generation_hold(is);
+    pthread_mutex_unlock(&h->lock);
+    if (generation_drop(was)) {
+        generation_free(was);
+    }
+}
+
+generation *house_renew(house *h, settings *s, err *e) {
+    generation *was = house_now(h), *is = NULL;
+    if (same_frame(was->settings, s, e)) {
+        is = generation_open(h, s, true, NULL, e);
+    } else {
+        settings_free(s);
+    }
+    generation_drop(was); /* the house's own reference remains */
+    if (is) {
+        adopt(h, is);
+        log_setup(s->log_level, s->log_json);
+    }
+    return is;
+}
+
+generation *house_rekey(house *h, err *e) {
+    generation *is = generation_rekey(h->now, e); /* whose only writer is this thread */
+    if (is) {
+        adopt(h, is);
+    }
+    return is;
+}
+
+void house_stop(house *h) {
+    if (h->now) {
+        generation_close_groups(h->now);
+    }
+    opened_close_all(h);
+    if (h->now) {
+        h->now->gateway.n_backends = 0;
+    }
+    if (h->now && h->now->root) {
+        h->now->root->gateway.n_backends = 0;
+    }
+    otlp_stop(h->otlp);
+    if (h->db) {
+        db_close(h->db); /* its reader's answers go to the loops */
+        h->db = NULL;
     }
 }
 
@@ -202,18 +173,22 @@ void house_close(house *h) {
     if (!h) {
         return;
     }
-    gateway *g = &h->gateway;
     house_stop(h);
-    free(g->backends);
-    free(g->models);
+    if (h->now && generation_drop(h->now)) {
+        generation_free(h->now);
+    }
     on_demand_free(h->demand);
     if (h->compute) {
         pool_free(h->compute);
     }
-    if (g->cache) {
-        cache_free(g->cache);
+    if (h->cache) {
+        cache_free(h->cache);
     }
-    flights_free(g->flights);
-    counters_free(g->counters);
+    flights_free(h->flights);
+    otlp_free(h->otlp);
+    counters_free(h->counters);
+    limits_free(h->limits);
+    shared_free(h->shared);
+    pthread_mutex_destroy(&h->lock);
     free(h);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/money.h"
 #include "serve/front.h"
 
 #define RING        64
@@ -67,9 +68,9 @@ static void write_row(str *out, const ledger_row *row) {
     str_jsons(out, row->backend);
     str_addf(out, ",\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"cost_usd\":", (long long)row->prompt_tokens,
              (long long)row->completion_tokens);
-    str_usd(out, row->cost_micro);
+    str_usd(out, money_micro(row->cost_nano));
     str_adds(out, ",\"saved_usd\":");
-    str_usd(out, row->saved_micro);
+    str_usd(out, money_micro(row->saved_nano));
     str_addf(out, ",\"total_ms\":%.3f,\"outcome\":\"%s\",\"stream\":%s,\"status\":%d}", (double)row->total_us / 1e3,
              row->outcome, row->stream ? "true" : "false", row->status);
 }
@@ -139,8 +140,7 @@ static void tick_client(live_client *c) {
         str_clear(&c->engines);
         admin_engines(c->front, &c->engines);
         atomic_fetch_add(&c->front->open, 1);
-        db_ask(c->front->house->gateway.db, c->front->loop, admin_query_stats, &c->window_us, sizeof c->window_us,
-               on_stats, c);
+        db_ask(c->front->house->db, c->front->loop, admin_query_stats, &c->window_us, sizeof c->window_us, on_stats, c);
     }
 }
 

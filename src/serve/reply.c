@@ -11,6 +11,7 @@
 
 #include "base/config.h"
 #include "serve/front.h"
+#include "serve/slow.h"
 
 const char *reason_of(int status) {
     switch (status) {
@@ -66,6 +67,15 @@ void reply_json(struct evhttp_request *r, int status, const char *text, size_t n
     reply_text(r, status, "application/json", text, n);
 }
 
+const dialect *dialect_of(struct evhttp_request *r) {
+    static const char        messages[] = "/v1/messages";
+    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(r);
+    const char              *path = uri ? evhttp_uri_get_path(uri) : NULL;
+    bool                     below = path && strncmp(path, messages, sizeof messages - 1) == 0;
+    return below || evhttp_find_header(evhttp_request_get_input_headers(r), "anthropic-version") ? &dialect_anthropic
+                                                                                                 : &dialect_openai;
+}
+
 void reply_error(struct evhttp_request *r, int status, err_code code, const char *param, const char *format, ...) {
     char    text[480];
     va_list args;
@@ -75,7 +85,7 @@ void reply_error(struct evhttp_request *r, int status, err_code code, const char
     err e = {0};
     err_at(&e, code, param, "%s", text);
     str json = {0};
-    if (dialect_openai.write_error(&e, status, &json) && !json.failed) {
+    if (dialect_of(r)->write_error(&e, status, &json) && !json.failed) {
         reply_json(r, status, json.data, json.len);
     } else {
         evhttp_send_error(r, status, NULL);
@@ -156,6 +166,7 @@ void connection_watch(struct evhttp_connection *connection, void (*on_close)(str
     bufferevent_data_cb  on_read, on_write;
     bufferevent_event_cb on_event;
     void                *own;
+    slow_answering(b);
     evhttp_connection_set_closecb(connection, on_close, arg);
     bufferevent_getcb(b, &on_read, &on_write, &on_event, &own);
     bufferevent_setcb(b, NULL, on_write, on_event, own);
@@ -167,6 +178,7 @@ void connection_watch(struct evhttp_connection *connection, void (*on_close)(str
 void connection_unwatch(struct evhttp_connection *connection) {
     struct bufferevent *b = evhttp_connection_get_bufferevent(connection);
     struct timeval      limit = {.tv_sec = IDLE_S};
+    slow_idle(b);
     evhttp_connection_set_closecb(connection, NULL, NULL);
     bufferevent_setwatermark(b, EV_READ, 0, 0); /* or a next body past the mark would never come whole */
     bufferevent_set_timeouts(b, &limit, &limit);

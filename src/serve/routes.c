@@ -1,15 +1,20 @@
 /* routes.c - which path is answered by what. */
+#include <event2/http.h>
+#include <event2/http_struct.h>
 #include <event2/keyvalq_struct.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "serve/assets.h"
 #include "serve/front.h"
+#include "serve/slow.h"
+#include "stage/shared.h"
 
 /* Operators' pages show every client's requests: with keys in use they need a key that is marked admin. */
 static bool may_administer(front *f, struct evhttp_request *r) {
-    const gateway *g = &f->house->gateway;
+    const gateway *g = &f->now->gateway;
     if (g->n_keys == 0) {
         return true;
     }
@@ -27,76 +32,41 @@ static bool may_administer(front *f, struct evhttp_request *r) {
     return false;
 }
 
-static bool may_ask(front *f, struct evhttp_request *r) {
-    const gateway *g = &f->house->gateway;
-    const char    *bearer = bearer_of(r);
-    if (g->n_keys == 0 || (bearer && gateway_key(g, bearer))) {
-        return true;
-    }
-    reply_error(r, 401, ERR_DENIED, "", "This needs an API key: Authorization: Bearer KEY.");
-    return false;
-}
-
-static void write_model(str *out, const model_entry *m) {
-    str_adds(out, "{\"id\":");
-    str_jsons(out, m->name);
-    str_addf(out, ",\"object\":\"model\",\"created\":0,\"owned_by\":\"%s:", m->backend->ops->kind);
-    str quoted = {0};
-    str_jsons(&quoted, m->backend->name);
-    if (quoted.len >= 2) {
-        str_add(out, quoted.data + 1, quoted.len - 2);
-    }
-    str_free(&quoted);
-    str_adds(out, "\"}");
-}
-
-static void models(front *f, struct evhttp_request *r, const char *name) {
-    const gateway *g = &f->house->gateway;
-    if (!may_ask(f, r)) {
-        return;
-    }
-    str out = {0};
-    if (name) {
-        char              *plain = evhttp_uridecode(name, 0, NULL); /* "meta/llama" comes as meta%2Fllama */
-        const model_entry *m = gateway_model(g, plain ? plain : name);
-        if (!m) {
-            reply_error(r, 404, ERR_NOT_FOUND, "model", "The model \"%.100s\" does not exist here.",
-                        plain ? plain : name);
-            free(plain);
-            return;
-        }
-        free(plain);
-        write_model(&out, m);
-    } else {
-        str_adds(&out, "{\"object\":\"list\",\"data\":[");
-        for (int i = 0; i < g->n_models; i++) {
-            str_adds(&out, i ? "," : "");
-            write_model(&out, &g->models[i]);
-        }
-        str_adds(&out, "]}");
-    }
-    reply_json(r, 200, out.data, out.len);
-    str_free(&out);
-}
-
 static void health(front *f, struct evhttp_request *r) {
-    const gateway *g = &f->house->gateway;
-    str            out = {0};
-    bool           well = !server_draining(f->server);
-    err            why = {0};
-    for (int i = 0; well && i < g->n_backends; i++) {
-        const backend_ops *ops = g->backends[i]->ops;
-        well = !ops->healthy || ops->healthy(g->backends[i], &why);
+    const gateway *g = &f->now->gateway;
+    str            out = {0}, ill = {0};
+    bool           draining = server_draining(f->server);
+    int            well = 0;
+    for (int i = 0; i < g->n_models; i++) {
+        backend *b = g->models[i].backend;
+        err      why = {0};
+        if (!b->ops->healthy || b->ops->healthy(b, &why)) {
+            well++;
+            continue;
+        }
+        str_adds(&ill, ill.len ? ",{\"model\":" : "{\"model\":");
+        str_jsons(&ill, g->models[i].name);
+        str_adds(&ill, ",\"reason\":");
+        str_jsons(&ill, why.text);
+        str_addc(&ill, '}');
     }
-    str_addf(&out, "{\"status\":\"%s\",\"version\":\"" PARE_VERSION "\",\"uptime_s\":%.1f", well ? "ok" : "unavailable",
+    bool        serves = !draining && (well > 0 || g->n_models == 0);
+    const char *status = !serves ? "unavailable" : ill.len > 0 ? "degraded" : "ok";
+    str_addf(&out, "{\"status\":\"%s\",\"version\":\"" PARE_VERSION "\",\"uptime_s\":%.1f", status,
              server_uptime(f->server));
-    if (!well) {
-        str_adds(&out, ",\"reason\":");
-        str_jsons(&out, why.code ? why.text : "shutting down");
+    if (draining) {
+        str_adds(&out, ",\"reason\":\"shutting down\"");
+    }
+    if (g->shared) { /* no reason to be called unwell: requests are answered */
+        str_addf(&out, ",\"limits\":\"%s\"", shared_up(g->shared) ? "shared" : "local");
+    }
+    if (ill.len > 0) {
+        str_addf(&out, ",\"unavailable\":[%s]", ill.data);
     }
     str_adds(&out, "}");
-    reply_json(r, well ? 200 : 503, out.data, out.len);
+    reply_json(r, serves ? 200 : 503, out.data, out.len);
     str_free(&out);
+    str_free(&ill);
 }
 
 static void page(struct evhttp_request *r, const char *path) {
@@ -115,7 +85,7 @@ static void page(struct evhttp_request *r, const char *path) {
     reply_send(r, 200);
 }
 
-typedef enum verb { GET = 1, POST = 2, DELETE = 4 } verb;
+typedef enum verb { GET = 1, POST = 2, DELETE = 4, PATCH = 8 } verb;
 
 static bool is(struct evhttp_request *r, int allowed) {
     int method = 0;
@@ -130,15 +100,20 @@ static bool is(struct evhttp_request *r, int allowed) {
     case EVHTTP_REQ_DELETE:
         method = DELETE;
         break;
+    case EVHTTP_REQ_PATCH:
+        method = PATCH;
+        break;
     default:
         break;
     }
     if (method & allowed) {
         return true;
     }
-    const char *allow = allowed & POST ? "POST" : allowed & DELETE ? "GET, HEAD, DELETE" : "GET, HEAD";
-    evhttp_add_header(evhttp_request_get_output_headers(r), "Allow", allow);
-    reply_error(r, 405, ERR_UNSUPPORTED, "", "This path does not take that method; allowed: %s.", allow);
+    char allow[48];
+    snprintf(allow, sizeof allow, "%s%s%s%s", allowed & GET ? ", GET, HEAD" : "", allowed & POST ? ", POST" : "",
+             allowed & PATCH ? ", PATCH" : "", allowed & DELETE ? ", DELETE" : "");
+    evhttp_add_header(evhttp_request_get_output_headers(r), "Allow", allow + 2);
+    reply_error(r, 405, ERR_UNSUPPORTED, "", "This path does not take that method; allowed: %s.", allow + 2);
     return false;
 }
 
@@ -153,6 +128,20 @@ static void admin(front *f, struct evhttp_request *r, const char *path) {
         }
         return;
     }
+    bool key = begins(path, "/api/keys/"), group = begins(path, "/api/groups/");
+    if (key || group || strcmp(path, "/api/keys") == 0) {
+        int allowed = key ? PATCH | POST | DELETE : group ? PATCH | POST : GET | POST;
+        if (is(r, allowed) && may_administer(f, r)) {
+            admin_keys(f, r, key ? path + 10 : group ? path + 12 : NULL, group);
+        }
+        return;
+    }
+    if (strcmp(path, "/api/reload") == 0) {
+        if (is(r, POST) && may_administer(f, r)) {
+            admin_reload(f, r);
+        }
+        return;
+    }
     if (!is(r, GET) || !may_administer(f, r)) {
         return;
     }
@@ -160,6 +149,8 @@ static void admin(front *f, struct evhttp_request *r, const char *path) {
         admin_metrics(f, r);
     } else if (strcmp(path, "/api/stats") == 0) {
         admin_stats(f, r);
+    } else if (strcmp(path, "/api/limits") == 0) {
+        admin_limits(f, r);
     } else if (strcmp(path, "/api/live") == 0) {
         live_begin(f, r);
     } else {
@@ -167,17 +158,78 @@ static void admin(front *f, struct evhttp_request *r, const char *path) {
     }
 }
 
-/* evhttp takes any other encoding for no body, and the body for the next request. */
-static bool strange_encoding(struct evhttp_request *r) {
+static int count_headers(struct evhttp_request *r, const char *name) {
+    struct evkeyval *h;
+    int              n = 0;
+    for (h = evhttp_request_get_input_headers(r)->tqh_first; h; h = h->next.tqe_next) {
+        n += strcasecmp(h->key, name) == 0;
+    }
+    return n;
+}
+
+/* A name with blanks or control characters in it (RFC 9112, 5.1): "Content-Length : 5" is a length to some. */
+static bool strange_names(struct evhttp_request *r) {
+    struct evkeyval *h;
+    for (h = evhttp_request_get_input_headers(r)->tqh_first; h; h = h->next.tqe_next) {
+        for (const char *p = h->key; *p; p++) {
+            if ((unsigned char)*p <= ' ' || (unsigned char)*p >= 0x7f) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Behind some of these methods evhttp reads no body, whatever the headers say, and takes it for the next request. */
+static bool has_unread_body(struct evhttp_request *r, const char *length, const char *encoding) {
+    switch (evhttp_request_get_command(r)) {
+    case EVHTTP_REQ_POST:
+    case EVHTTP_REQ_PUT:
+    case EVHTTP_REQ_PATCH:
+        return false;
+    default:
+        return encoding || (length && strspn(length, "0") != strlen(length));
+    }
+}
+
+/* A body whose length can be read in two ways is read differently by whoever stands in front of us: refused, and the
+ * connection with what may be hidden in it is closed (RFC 9112, 6.1, 6.3 and 11.2). evhttp takes any encoding but chunked
+ * for no body, and the body for the next request. */
+static bool strange_framing(struct evhttp_request *r) {
     const char *encoding = evhttp_find_header(evhttp_request_get_input_headers(r), "Transfer-Encoding");
-    if (!encoding || strcasecmp(encoding, "chunked") == 0) {
+    int         lengths = count_headers(r, "Content-Length"), encodings = count_headers(r, "Transfer-Encoding");
+    const char *length = evhttp_find_header(evhttp_request_get_input_headers(r), "Content-Length");
+    bool        digits = !length || (length[0] && strspn(length, "0123456789") == strlen(length));
+    bool        old = r->major < 1 || (r->major == 1 && r->minor == 0); /* knows no encodings */
+    bool        strange = (old && encoding) || strange_names(r);
+    if (!strange && encodings <= 1 && lengths + encodings <= 1 && digits &&
+        (!encoding || strcasecmp(encoding, "chunked") == 0)) {
+        if (has_unread_body(r, length, encoding)) { /* answered, and nothing behind it is */
+            evhttp_add_header(evhttp_request_get_output_headers(r), "Connection", "close");
+        }
         return false;
     }
     evhttp_add_header(evhttp_request_get_output_headers(r), "Connection", "close");
-    reply_error(r, 501, ERR_UNSUPPORTED, "",
-                "This Transfer-Encoding is not supported; send chunked or a Content-Length.");
+    if (!strange && encodings == 1 && lengths == 0) {
+        reply_error(r, 501, ERR_UNSUPPORTED, "",
+                    "This Transfer-Encoding is not supported; send chunked or a Content-Length.");
+    } else {
+        reply_error(r, 400, ERR_INVALID, "",
+                    "The length of the body can be read in more than one way: send one Content-Length, or chunked.");
+    }
     return true;
 }
+
+/* What an exchange answers. */
+static const struct {
+    const char    *path;
+    request_kind   kind;
+    const dialect *speaks;
+} asked[] = {
+    {"/v1/chat/completions", REQUEST_CHAT, &dialect_openai}, {"/v1/completions", REQUEST_COMPLETION, &dialect_openai},
+    {"/v1/embeddings", REQUEST_EMBEDDINGS, &dialect_openai}, {"/v1/rerank", REQUEST_RERANK, &dialect_openai},
+    {"/v1/messages", REQUEST_CHAT, &dialect_anthropic},      {"/v1/responses", REQUEST_CHAT, &dialect_responses},
+};
 
 void routes_handle(struct evhttp_request *r, void *arg) {
     front                   *f = arg;
@@ -186,30 +238,47 @@ void routes_handle(struct evhttp_request *r, void *arg) {
     if (!path || !*path) {
         path = "/";
     }
-    if (strange_encoding(r)) {
+    struct evhttp_connection *connection = evhttp_request_get_connection(r);
+    slow_idle(evhttp_connection_get_bufferevent(connection)); /* the request is whole; its time begins anew */
+    if (f->now->tls && !tls_spoken(evhttp_connection_get_bufferevent(connection))) {
+        /* There was no memory for TLS, and evhttp has taken the connection over as it is. */
+        evhttp_add_header(evhttp_request_get_output_headers(r), "Connection", "close");
+        reply_error(r, 503, ERR_MEMORY, "", "Out of memory.");
         return;
     }
-    if (strcmp(path, "/v1/chat/completions") == 0) {
-        if (is(r, POST)) {
-            client_begin(f, r, REQUEST_CHAT);
+    if (strange_framing(r)) {
+        return;
+    }
+    if (evhttp_request_get_command(r) == EVHTTP_REQ_OPTIONS && f->now->settings->n_origins > 0) {
+        cors_preflight(f->now->settings, r);
+        return;
+    }
+    cors_allow(f->now->settings, r);
+    for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
+        if (strcmp(path, asked[i].path) == 0) {
+            if (is(r, POST)) {
+                client_begin(f, r, asked[i].kind, asked[i].speaks);
+            }
+            return;
         }
-    } else if (strcmp(path, "/v1/completions") == 0) {
-        if (is(r, POST)) {
-            client_begin(f, r, REQUEST_COMPLETION);
+    }
+    if (begins(path, "/v1/responses/")) {
+        if (is(r, GET | DELETE)) {
+            stored_response(f, r, path + strlen("/v1/responses/"));
         }
-    } else if (strcmp(path, "/v1/embeddings") == 0) {
+        return;
+    }
+    if (strcmp(path, "/v1/messages/count_tokens") == 0) {
         if (is(r, POST)) {
-            client_begin(f, r, REQUEST_EMBEDDINGS);
+            count_tokens(f, r);
         }
-    } else if (strcmp(path, "/v1/rerank") == 0) {
-        if (is(r, POST)) {
-            client_begin(f, r, REQUEST_RERANK);
-        }
-    } else if (strcmp(path, "/metrics") == 0 || begins(path, "/api/")) {
+        return;
+    }
+    if (strcmp(path, "/metrics") == 0 || begins(path, "/api/")) {
         admin(f, r, path);
     } else if (strcmp(path, "/v1/models") == 0 || begins(path, "/v1/models/")) {
         if (is(r, GET)) {
-            models(f, r, path[10] ? path + 11 : NULL);
+            models_answer(f, r, path[10] ? path + 11 : NULL);
         }
     } else if (strcmp(path, "/health") == 0) {
         if (is(r, GET)) {
@@ -221,8 +290,8 @@ void routes_handle(struct evhttp_request *r, void *arg) {
         }
     } else {
         reply_error(r, 404, ERR_NOT_FOUND, "",
-                    "There is nothing at %.200s. pare answers /v1/chat/completions, /v1/completions, /v1/embeddings, "
-                    "/v1/rerank, /v1/models, /health, /metrics and /.",
+                    "There is nothing at %.200s. pare answers /v1/chat/completions, /v1/completions, /v1/responses, "
+                    "/v1/messages, /v1/embeddings, /v1/rerank, /v1/models, /health, /metrics and /.",
                     path);
     }
 }

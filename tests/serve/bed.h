@@ -22,8 +22,9 @@ typedef struct bed {
     server     *server;
     upstream    up;
     int         port;
-    bool        with_model; /* the bundled one besides; set before bed_open */
-    const char *model_line; /* or local models as these lines say; set before bed_open */
+    bool        with_model;  /* the bundled one besides; set before bed_open */
+    const char *model_line;  /* or models as these lines say; set before bed_open */
+    const char *price_lines; /* further prices; NULL: none */
 } bed;
 
 /* Waits for `condition`, at most 10 seconds (sanitizers are slow); the assertion behind it tells. */
@@ -37,23 +38,45 @@ static inline void bed_write_config(const bed *b, const char *path, const char *
     assert_non_null(f);
     fprintf(f,
             "listen: 127.0.0.1:0\ndata: %s\nloops: 2\nthreads: 1\nlog: {level: off}\n"
-            "models:\n  m: {backend: up, model: gpt}\n%s"
-            "prices:\n  gpt: {input: 1, output: 2}\n"
+            "models:\n  m: {backend: up, model: gpt, retries: 0}\n%s"
+            "prices:\n  gpt: {input: 1, output: 2}\n%s"
             "backends:\n  up:\n    base_url: http://127.0.0.1:%d/v1\n"
-            "    timeouts: {connect: 2s, first: 1500ms, between: 1s, total: 4s}\n%s",
+            "    timeouts: {connect: 2s, first: 1500ms, between: 1s, total: 4s}\n"
+            "  second: {base_url: http://127.0.0.1:%d/v1}\n"
+            "  two_keys: {base_url: http://127.0.0.1:%d/v1, api_keys: [k1, {key: k2, weight: 2}]}\n"
+            "  anthropic: {dialect: anthropic, base_url: http://127.0.0.1:%d}\n"
+            "  gemini: {dialect: gemini, base_url: http://127.0.0.1:%d/v1beta}\n"
+            "  cohere: {dialect: cohere, base_url: http://127.0.0.1:%d}\n%s",
             b->dir,
             b->model_line   ? b->model_line
             : b->with_model ? "  storyteller: {file: bundled}\n"
                             : "",
+            b->price_lines ? b->price_lines : "", b->up.port, b->up.port, b->up.port, b->up.port, b->up.port,
             b->up.port, more);
     fclose(f);
+}
+
+/* The settings from the bed's file again, for reloads. */
+static inline settings *bed_read_again(void *ctx, err *e) {
+    const bed *b = ctx;
+    char       path[128];
+    snprintf(path, sizeof path, "%s/pare.yaml", b->dir);
+    settings *s = settings_new(e);
+    if (s && (!settings_read(s, path, e) || !settings_check(s, e))) {
+        settings_free(s);
+        return NULL;
+    }
+    return s;
 }
 
 /* `more`: further YAML at the root. */
 static inline void bed_open_with(bed *b, const script *scripts, const char *more) {
     err  e = {0};
     char path[128];
-    *b = (bed){.dir = "/tmp/pare-serve-XXXXXX", .with_model = b->with_model, .model_line = b->model_line};
+    *b = (bed){.dir = "/tmp/pare-serve-XXXXXX",
+               .with_model = b->with_model,
+               .model_line = b->model_line,
+               .price_lines = b->price_lines};
     signal(SIGPIPE, SIG_IGN);
     log_setup(LOG_OFF, false);
     assert_non_null(mkdtemp(b->dir));
@@ -66,7 +89,7 @@ static inline void bed_open_with(bed *b, const script *scripts, const char *more
     assert_ok(settings_check(b->settings, &e), e);
     b->house = house_open(b->settings, NULL, &e);
     assert_ok(b->house, e);
-    b->server = server_open(b->house, b->settings, &e);
+    b->server = server_open(b->house, bed_read_again, b, &e);
     assert_ok(b->server, e);
     assert_ok(server_start(b->server, &e), e);
     b->port = server_port(b->server);
@@ -102,7 +125,7 @@ static inline void bed_close(bed *b) {
 
 static inline int64_t in_flight(const bed *b) {
     str out = {0};
-    counters_write(b->house->gateway.counters, &out);
+    counters_write(b->house->counters, &out);
     const char *at = strstr(out.data, "\npare_requests_in_flight ");
     int64_t     n = at ? atoll(at + strlen("\npare_requests_in_flight ")) : -1;
     str_free(&out);
@@ -111,7 +134,7 @@ static inline int64_t in_flight(const bed *b) {
 
 static inline int64_t ledger_count(const bed *b) { /* written or about to be */
     db_stats s;
-    db_stats_read(b->house->gateway.db, &s);
+    db_stats_read(b->house->db, &s);
     return s.rows_written + s.rows_waiting;
 }
 

@@ -134,7 +134,7 @@ static const wrong chat[] = {
      "\"f\",\"g\"]}",
      "stop"},
     {"{" BASE ",\"n\":0}", "n"},
-    {"{" BASE ",\"n\":2}", "n"},
+    {"{" BASE ",\"n\":129}", "n"},
     {"{" BASE ",\"n\":true}", "n"},
     {"{" BASE ",\"stream\":1}", "stream"},
     {"{" BASE ",\"stream\":\"true\"}", "stream"},

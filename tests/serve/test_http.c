@@ -353,7 +353,7 @@ static void test_keys(void **state) {
 
 static int64_t cached_answers(void) {
     cache_stats s;
-    cache_stats_read(the.house->gateway.cache, &s);
+    cache_stats_read(the.house->cache, &s);
     return (int64_t)s.entries;
 }
 
@@ -386,7 +386,7 @@ static void test_purge(void **state) {
     assert_true(r.status == 200 && body_has(&r, "\"purged\":2"));
     assert_int_equal(cached_answers(), 0);
     ask(&the, "whole", "3", false, &r);
-    cache_stats_read(the.house->gateway.cache, &s);
+    cache_stats_read(the.house->cache, &s);
     assert_int_equal(s.misses, 3); /* one look a question */
     drop("");
     assert_int_equal(cached_answers(), 0);

@@ -38,6 +38,23 @@ static void run_bytewise(upstream *u, int fd) {
     }
 }
 
+/* More calls than an answer is kept with. */
+static void run_many_calls(upstream *u, int fd) {
+    (void)u;
+    str all = {0};
+    str_adds(&all, "HTTP/1.1 " SSE_HEAD "\r\nConnection: close\r\n\r\n");
+    for (int i = 0; i < 300; i++) {
+        str_addf(
+            &all,
+            "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":%d,\"id\":\"c%d\","
+            "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}}]}\n\n",
+            i, i);
+    }
+    str_adds(&all, EVENT("{\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"tool_calls\"}]}") DONE);
+    send_all(fd, all.data, all.len);
+    str_free(&all);
+}
+
 /* Names ending in "_s" answer streams: the client that asks for a whole answer gets it assembled. */
 static const script scripts[] = {
     {"whole", JSON_HEAD, WHOLE, LENGTH, KEEP, NULL},
@@ -55,6 +72,7 @@ static const script scripts[] = {
      "\r\nConnection: close\r\n\r\n" WHOLE,
      NULL, RAW, CLOSE, NULL},
     {"no_done", SSE_HEAD, EVENT(DELTA("hello")) EVENT(END_DELTA), BY_CLOSE, CLOSE, NULL},
+    {"many_calls", NULL, NULL, RAW, CLOSE, run_many_calls},
     {"done_unended", SSE_HEAD, EVENT(DELTA("hello")) EVENT(END_DELTA) "data: [DONE]", BY_CLOSE, CLOSE, NULL},
     {"after_done", SSE_HEAD, EVENT(DELTA("hello")) EVENT(END_DELTA) DONE "data: {\"oops\n\ndata: x\n\n", CHUNKED, KEEP,
      NULL},
@@ -264,6 +282,52 @@ static void test_matrix(void **state) {
     run_all(expected, sizeof expected / sizeof expected[0]);
 }
 
+/* A provider that leaves the end mark out has not ended before each of the answers that were asked for has. */
+static void test_one_of_two(void **state) {
+    (void)state;
+    reply r = {0};
+    post(the.port, "/v1/chat/completions", "",
+         "{\"model\":\"m\",\"n\":2,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"@no_done\"}]}", &r);
+    assert_int_equal(r.status, 200);
+    assert_true(body_has(&r, "in the middle of the answer"));
+    assert_false(body_has(&r, "[DONE]"));
+    reply_free(&r);
+}
+
+/* What is larger than pare keeps is told whole where its events are, and else is an error: never a part as if it were all. */
+static void test_more_than_is_kept(void **state) {
+    (void)state;
+    static const struct {
+        const char *path, *body;
+        int         status;
+        const char *has, *not ;
+    } cases[] = {
+        {"/v1/chat/completions",
+         "{\"model\":\"m\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"@many_calls\"}]}", 200,
+         "\"c299\"", "error"},
+        {"/v1/chat/completions", "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"@many_calls\"}]}",
+         502, "larger than pare keeps", "c100"},
+        {"/v1/messages",
+         "{\"model\":\"m\",\"max_tokens\":9,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"@many_"
+         "calls\"}]}",
+         200, "larger than pare keeps", "message_stop"},
+        {"/v1/messages",
+         "{\"model\":\"m\",\"max_tokens\":9,\"messages\":[{\"role\":\"user\",\"content\":\"@many_calls\"}]}", 502,
+         "larger than pare keeps", "c100"},
+        {"/v1/responses", "{\"model\":\"m\",\"stream\":true,\"input\":\"@many_calls\"}", 200, "larger than pare keeps",
+         "response.completed"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        reply r = {0};
+        post(the.port, cases[i].path, "", cases[i].body, &r);
+        if (r.status != cases[i].status || !body_has(&r, cases[i].has) || body_has(&r, cases[i].not )) {
+            fail_msg("%zu: status %d: %.300s ... %s", i, r.status, r.body.data,
+                     r.body.data + (r.body.len > 600 ? r.body.len - 600 : 0));
+        }
+        reply_free(&r);
+    }
+}
+
 typedef struct patient {
     const expectation *x;
     bool               stream;
@@ -313,6 +377,7 @@ static void test_unreachable(void **state) {
 
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    const struct CMUnitTest tests[] = {T(test_matrix), T(test_time_limits), T(test_unreachable)};
+    const struct CMUnitTest tests[] = {T(test_matrix), T(test_one_of_two), T(test_more_than_is_kept),
+                                       T(test_time_limits), T(test_unreachable)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

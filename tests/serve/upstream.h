@@ -172,6 +172,9 @@ typedef struct upstream_connection {
     int       fd;
 } upstream_connection;
 
+/* The body of the request that a run answers. */
+static _Thread_local const str *upstream_asked;
+
 static inline void *serve_connection(void *arg) {
     upstream_connection *c = arg;
     upstream            *u = c->of;
@@ -184,6 +187,7 @@ static inline void *serve_connection(void *arg) {
             break;
         }
         if (s->run) {
+            upstream_asked = &body;
             s->run(u, c->fd);
             break;
         }
