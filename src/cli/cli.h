@@ -22,7 +22,7 @@ typedef struct command {
 
 extern const command command_serve, command_run, command_replay, command_cache, command_tokenize, command_logits,
     command_embed, command_render, command_synth, command_bench, command_quantize, command_show, command_eval,
-    command_pull, command_list, command_rm, command_import;
+    command_pull, command_list, command_rm, command_import, command_prices, command_report, command_key;
 
 /* An option's description; one table a command. */
 typedef enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_INT, OPTION_NUMBER, OPTION_LIST } option_kind;

@@ -4,10 +4,13 @@
 #include "base/config.h"
 #include "cli/cli.h"
 
-static const command *const commands[] = {
-    &command_serve, &command_run,      &command_pull,   &command_list,     &command_rm,     &command_replay,
-    &command_cache, &command_bench,    &command_show,   &command_quantize, &command_import, &command_eval,
-    &command_synth, &command_tokenize, &command_logits, &command_embed,    &command_render, NULL};
+static const command *const commands[] = {&command_serve,    &command_run,      &command_pull,
+                                          &command_list,     &command_rm,       &command_replay,
+                                          &command_cache,    &command_key,      &command_prices,
+                                          &command_report,   &command_bench,    &command_show,
+                                          &command_quantize, &command_import,   &command_eval,
+                                          &command_synth,    &command_tokenize, &command_logits,
+                                          &command_embed,    &command_render,   NULL};
 
 static void help(FILE *out) {
     fputs("pare - makes language models cheap and fast to use\n\nUsage: pare COMMAND [OPTIONS]\n\nCommands:\n", out);

@@ -51,33 +51,22 @@ const command command_serve = {
         "  pare serve --memory 8G --model small=qwen3-0.6b --model large=llama-8b.gguf\n"
         "  pare serve --kv q8_0 --kv-disk /var/cache/pare --kv-disk-size 8G\n"
         "  OPENAI_API_KEY=... pare serve --config pare.yaml\n\n"
+        "SIGHUP reads the configuration again and takes it over as a whole or not at all; what runs is not touched.\n\n"
         "Exit: 0 asked to end, 1 it failed, 2 wrong options or configuration\n"};
 
-/* --model may come many times, which the option table does not do: those are read first and taken out. */
-static int take_models(settings *s, int *argc, char **argv, err *e) {
-    int kept = 1;
-    for (int i = 1; i < *argc; i++) {
-        const char *value = NULL;
-        if (strncmp(argv[i], "--model=", 8) == 0) {
-            value = argv[i] + 8;
-        } else if (strcmp(argv[i], "--model") == 0 && i + 1 < *argc) {
-            value = argv[++i];
-        } else {
-            argv[kept++] = argv[i];
-            continue;
+static bool take_models(settings *s, int n, char **words, err *e) {
+    for (int i = 0; i < n; i++) {
+        const char *equals = strchr(words[i], '=');
+        char        name[128];
+        if (!equals || equals == words[i] || !equals[1]) {
+            return err_set(e, ERR_INVALID, "--model takes NAME=FILE, not \"%s\".", words[i]);
         }
-        const char *equals = strchr(value, '=');
-        if (!equals || equals == value || !equals[1]) {
-            return cli_usage(&command_serve, "--model takes NAME=FILE, not \"%s\".", value);
-        }
-        char name[128];
-        snprintf(name, sizeof name, "%.*s", (int)(equals - value), value);
+        snprintf(name, sizeof name, "%.*s", (int)(equals - words[i]), words[i]);
         if (!settings_add_model(s, name, equals + 1, e)) {
-            return cli_fail(e);
+            return false;
         }
     }
-    *argc = kept;
-    return EXIT_DONE;
+    return true;
 }
 
 static bool read_all(settings *s, const char *config, const char *listen, const char *data, err *e) {
@@ -130,25 +119,71 @@ static void say(const char *line) {
     cli_progress(line, -1);
 }
 
-static int start(settings *s, bool quiet) {
+/* What the command line says; it wins over the file, each time that is read. */
+typedef struct flags {
+    int         argc; /* of take_models: --model comes many times */
+    char      **argv;
+    const char *config, *listen, *data, *stands_in, *memory, *idle;
+    int64_t     loops, threads;
+    bool        no_cache, quiet;
+    local_flags local;
+} flags;
+
+static bool take_size(const char *text, int64_t *bytes, err *e) {
+    return !text || (parse_size(text, bytes) && *bytes > 0) ||
+           err_set(e, ERR_INVALID, "--memory must be a size like 8G, not \"%s\".", text);
+}
+
+static bool take_time(const char *text, int64_t *us, err *e) {
+    return !text || (parse_duration(text, us) && *us >= 0) ||
+           err_set(e, ERR_INVALID, "--idle must be a time like 10m, not \"%s\".", text);
+}
+
+static bool take_flags(settings *s, const flags *f, err *e) {
+    if (!take_models(s, f->argc, f->argv, e)) {
+        return false;
+    }
+    for (int i = 0; f->stands_in && i < s->n_models; i++) {
+        s->models[i].stands_in_for = f->stands_in;
+    }
+    if (!take_local(s, &f->local, e) || !read_all(s, f->config, f->listen, f->data, e) ||
+        !take_size(f->memory, &s->memory_bytes, e) || !take_time(f->idle, &s->idle_us, e)) {
+        return false;
+    }
+    s->loops = f->loops >= 0 ? (int)f->loops : s->loops;
+    s->threads = f->threads >= 0 ? (int)f->threads : s->threads;
+    s->cache = s->cache && !f->no_cache;
+    s->log_level = f->quiet ? LOG_WARN : s->log_level;
+    return true;
+}
+
+static settings *read_settings(void *ctx, err *e) {
+    settings *s = settings_new(e);
+    if (s && !take_flags(s, ctx, e)) {
+        settings_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+static int open_and_run(settings *s, flags *f) {
     err     e = {0};
     int64_t began = clock_us();
-    log_setup(quiet ? LOG_WARN : s->log_level, s->log_json);
-    server_block_signals();
-    house *h = house_open(s, say, &e);
+    house  *h = house_open(s, say, &e);
     cli_progress_end();
     if (!h) {
         return cli_fail(&e);
     }
-    server *v = server_open(h, s, &e);
+    server *v = server_open(h, read_settings, f, &e);
     if (!v) {
         house_close(h);
         return cli_fail(&e);
     }
     bool v6 = strchr(s->address, ':') != NULL;
     log_info("ready in %.0f ms: %d model%s, %lld stored answers", (double)(clock_us() - began) / 1e3,
-             h->gateway.n_models, h->gateway.n_models == 1 ? "" : "s", (long long)h->cached_loaded);
-    log_info("listening; dashboard at http://%s%s%s:%d/", v6 ? "[" : "", s->address, v6 ? "]" : "", server_port(v));
+             h->now->gateway.n_models, h->now->gateway.n_models == 1 ? "" : "s", (long long)h->cached_loaded);
+    log_info("listening; dashboard at http%s://%s%s%s:%d/", s->tls.certificate ? "s" : "", v6 ? "[" : "", s->address,
+             v6 ? "]" : "", server_port(v));
     bool ok = server_run(v, &e);
     house_stop(h);
     server_close(v);
@@ -156,45 +191,60 @@ static int start(settings *s, bool quiet) {
     return ok ? EXIT_DONE : cli_fail(&e);
 }
 
-static int run(int argc, char **argv) {
-    err       e = {0};
-    settings *s = settings_new(&e);
-    if (!s) {
-        return cli_fail(&e);
+#define LOG_END_US 1000000 /* for lines that wait for a slow stderr */
+
+static int start(settings *s, flags *f) {
+    err e = {0};
+    log_setup(s->log_level, s->log_json);
+    server_block_signals();
+    if (!log_start(&e)) { /* then who logs writes himself */
+        log_warn("%s", e.text);
     }
-    const char *config = NULL, *listen = NULL, *data = NULL, *stands_in = NULL, *memory = NULL, *idle = NULL;
-    int64_t     loops = -1, threads = -1;
-    bool        no_cache = false, quiet = false, helped;
-    int         n_words;
-    local_flags local = {0};
-    option_row  rows[12 + SETTINGS_LOCAL] = {
-         {"--config", OPTION_TEXT, &config},     {"--listen", OPTION_TEXT, &listen},
-         {"--data", OPTION_TEXT, &data},         {"--stands-in-for", OPTION_TEXT, &stands_in},
-         {"--loops", OPTION_INT, &loops, 0, 64}, {"--threads", OPTION_INT, &threads, 0, 512},
-         {"--no-cache", OPTION_FLAG, &no_cache}, {"--quiet", OPTION_FLAG, &quiet},
-         {"--memory", OPTION_TEXT, &memory},     {"--idle", OPTION_TEXT, &idle},
-         {"--model", OPTION_TEXT, &config}}; /* taken out before; here for the nearest name */
-    add_local_rows(&local, rows + 11);
-    int code = take_models(s, &argc, argv, &e);
-    if (code == EXIT_DONE && !cli_options(&command_serve, argc, argv, rows, NULL, 0, &n_words, &helped)) {
-        code = EXIT_USAGE;
-    } else if (code == EXIT_DONE && !helped) {
-        for (int i = 0; stands_in && i < s->n_models; i++) {
-            s->models[i].stands_in_for = stands_in;
-        }
-        if (!take_local(s, &local, &e) || !read_all(s, config, listen, data, &e)) {
-            code = cli_fail(&e);
-        } else if (memory && (!parse_size(memory, &s->memory_bytes) || s->memory_bytes <= 0)) {
-            code = cli_usage(&command_serve, "--memory must be a size like 8G, not \"%s\".", memory);
-        } else if (idle && (!parse_duration(idle, &s->idle_us) || s->idle_us < 0)) {
-            code = cli_usage(&command_serve, "--idle must be a time like 10m, not \"%s\".", idle);
+    int code = open_and_run(s, f);
+    log_stop(LOG_END_US);
+    return code;
+}
+
+/* The words of --model apart from the others, which the option table reads. */
+static bool part_models(int *argc, char **argv, flags *f) {
+    int kept = 1;
+    f->argv = calloc((size_t)*argc + 1, sizeof *f->argv);
+    for (int i = 1; f->argv && i < *argc; i++) {
+        if (strncmp(argv[i], "--model=", 8) == 0) {
+            f->argv[f->argc++] = argv[i] + 8;
+        } else if (strcmp(argv[i], "--model") == 0 && i + 1 < *argc) {
+            f->argv[f->argc++] = argv[++i];
         } else {
-            s->loops = loops >= 0 ? (int)loops : s->loops;
-            s->threads = threads >= 0 ? (int)threads : s->threads;
-            s->cache = s->cache && !no_cache;
-            code = start(s, quiet);
+            argv[kept++] = argv[i];
         }
     }
-    settings_free(s);
+    *argc = f->argv ? kept : *argc;
+    return f->argv != NULL;
+}
+
+static int run(int argc, char **argv) {
+    err        e = {0};
+    flags      f = {.loops = -1, .threads = -1};
+    bool       helped;
+    int        n_words, code = EXIT_DONE;
+    option_row rows[12 + SETTINGS_LOCAL] = {
+        {"--config", OPTION_TEXT, &f.config},     {"--listen", OPTION_TEXT, &f.listen},
+        {"--data", OPTION_TEXT, &f.data},         {"--stands-in-for", OPTION_TEXT, &f.stands_in},
+        {"--loops", OPTION_INT, &f.loops, 0, 64}, {"--threads", OPTION_INT, &f.threads, 0, 512},
+        {"--no-cache", OPTION_FLAG, &f.no_cache}, {"--quiet", OPTION_FLAG, &f.quiet},
+        {"--memory", OPTION_TEXT, &f.memory},     {"--idle", OPTION_TEXT, &f.idle},
+        {"--model", OPTION_TEXT, &f.config}}; /* taken out before; here for the nearest name */
+    add_local_rows(&f.local, rows + 11);
+    if (!part_models(&argc, argv, &f)) {
+        err_set(&e, ERR_MEMORY, "Out of memory.");
+        code = cli_fail(&e);
+    } else if (!cli_options(&command_serve, argc, argv, rows, NULL, 0, &n_words, &helped)) {
+        code = EXIT_USAGE;
+    } else if (!helped) {
+        settings *s = read_settings(&f, &e);
+        code = s ? start(s, &f) : cli_fail(&e);
+        settings_free(s);
+    }
+    free(f.argv);
     return code;
 }
