@@ -40,7 +40,7 @@ test('every command has help with examples, and says what is wrong', () => {
 test('serve refuses what cannot work, with a sentence and exit code 2', () => {
   const dir = temporary();
   const cases = [
-    [['serve', '--listen', '0.0.0.0:0', '--data', dir], /client keys/],
+    [['serve', '--listen', '0.0.0.0:0', '--data', dir], /client key/],
     [['serve', '--listen', 'nonsense', '--data', dir], /127\.0\.0\.1:7273/],
     [['serve', '--model', 'x', '--data', dir], /NAME=FILE/],
     [['serve', '--model', `x=${dir}/none.gguf`, '--data', dir], /none\.gguf/],

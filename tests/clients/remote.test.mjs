@@ -11,7 +11,7 @@ let up;
 before(async () => {
   up = await provider();
   process.env.UP_KEY = 'provider-secret';
-  const models = names.map((n) => `  ${n}: {backend: up, model: up-${n}, price: metered}`).join('\n');
+  const models = names.map((n) => `  ${n}: {backend: up, model: up-${n}, price: metered, retries: 0}`).join('\n');
   pare = await start({
     config: `
 backends:
@@ -24,7 +24,7 @@ prices:
   metered: {input: 2.50, cached_input: 1.25, output: 10}
 models:
 ${models}
-  dead: {backend: nobody, price: metered}
+  dead: {backend: nobody, price: metered, retries: 0}
 `,
   });
 });
