@@ -1,12 +1,13 @@
 # A thin front for CMake and Ninja. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help build run serve test bench install lint asan tsan fuzz soak neon clean
+.PHONY: help build run serve test bench install package lint asan tsan fuzz soak faults neon clean
 
-PREFIX       ?= /usr/local
-DESTDIR      ?=
-JOBS         ?= $(shell nproc)
-FUZZ_SECONDS ?= 60
-SOAK_SECONDS ?= 600
+PREFIX        ?= /usr/local
+DESTDIR       ?=
+JOBS          ?= $(shell nproc)
+FUZZ_SECONDS  ?= 60
+SOAK_SECONDS  ?= 600
+FAULT_SECONDS ?= 600
 
 CONFIGURE = cmake -S . -G Ninja -Wno-dev --log-level=WARNING
 CTEST     = ctest --output-on-failure -j2
@@ -40,6 +41,10 @@ install: build ## install to PREFIX (/usr/local) below DESTDIR: program, libpare
 	@cmake --build build -j $(JOBS) --target libpare_static libpare_shared
 	@DESTDIR='$(DESTDIR)' cmake --install build --prefix '$(PREFIX)'
 
+package: build ## a Debian package of the program and its service: build/pare_*.deb
+	@tools/install-deps.sh package
+	@cd build && cpack -G DEB
+
 lint: ## clang-format, clang-tidy, clang -Wall -Wextra -Werror, floors, file lengths
 	@tools/install-deps.sh build lint
 	@tools/lint.sh $(JOBS)
@@ -71,6 +76,12 @@ soak: ## hits, misses, failures and aborts at once for SOAK_SECONDS (600), half 
 	@$(CONFIGURE) -B build-tsan -DPARE_TSAN=ON >/dev/null
 	@cmake --build build-tsan -j $(JOBS) --target serve_test_soak
 	@PARE_SOAK_SECONDS=$$(($(SOAK_SECONDS) / 2)) build-tsan/serve_test_soak
+
+faults: ## providers that fail at random behind retries and fallbacks for FAULT_SECONDS (600): every request accounted once
+	@tools/install-deps.sh build test
+	@$(CONFIGURE) -B build >/dev/null
+	@cmake --build build -j $(JOBS) --target serve_test_faults
+	@PARE_FAULT_SECONDS=$(FAULT_SECONDS) build/serve_test_faults
 
 neon: ## the tests of src/tensor for 64-bit ARM, built across and run under QEMU, or as they are on ARM (build-neon/)
 	@tools/neon.sh $(JOBS)

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Installs with apt what is missing, and does nothing (fast) when all is there.
 #
-#   tools/install-deps.sh SET...    sets: build, test, lint, fuzz, bench, neon
+#   tools/install-deps.sh SET...    sets: build, test, lint, fuzz, bench, neon, package
 set -eu
 
 build="cmake ninja-build gcc libc6-dev pkg-config libevent-dev libssl-dev libcurl4-openssl-dev libcjson-dev
-       libsqlite3-dev libyaml-dev libutf8proc-dev libjs-chart.js"
-test="libcmocka-dev libpcre2-dev sqlite3 curl ca-certificates procps"
+       libsqlite3-dev libyaml-dev libutf8proc-dev libhiredis-dev libjs-chart.js"
+test="libcmocka-dev libpcre2-dev sqlite3 redis-server curl ca-certificates procps dpkg-dev"
 lint="clang-format-14 clang-tidy-14 clang-14 libcmocka-dev libpcre2-dev"
 fuzz="clang-14 libclang-rt-14-dev"
 neon="cmake ninja-build pkg-config gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
@@ -36,6 +36,7 @@ for set in "$@"; do
         ;;
     fuzz) wanted="$wanted $fuzz" ;;
     neon) wanted="$wanted $neon" ;;
+    package) wanted="$wanted dpkg-dev" ;; # dpkg-shlibdeps
     test)
         wanted="$wanted $test"
         want_node
@@ -43,7 +44,7 @@ for set in "$@"; do
         have chromium || have chromium-browser || have google-chrome || optional="chromium"
         ;;
     *)
-        say "unknown set \"$set\"; known: build, test, lint, fuzz, bench, neon"
+        say "unknown set \"$set\"; known: build, test, lint, fuzz, bench, neon, package"
         exit 2
         ;;
     esac
@@ -80,7 +81,9 @@ if [ "$(id -u)" -ne 0 ]; then
     root="sudo"
 fi
 nginx_is_new=no
+redis_is_new=no
 case " $missing " in *" nginx-light "*) nginx_is_new=yes ;; esac
+case " $missing " in *" redis-server "*) redis_is_new=yes ;; esac
 
 say "installing: $missing"
 apt="$root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300"
@@ -88,7 +91,10 @@ $apt update -q >&2
 # shellcheck disable=SC2086
 $apt install -q -y --no-install-recommends $missing >&2
 
-# The tests start an nginx of their own; the package's must not go on serving port 80.
+# The tests start an nginx and a redis of their own; the packages' must not go on serving their ports.
 if [ $nginx_is_new = yes ] && [ -d /run/systemd/system ]; then
     $root systemctl disable --now nginx >&2 || true
+fi
+if [ $redis_is_new = yes ] && [ -d /run/systemd/system ]; then
+    $root systemctl disable --now redis-server >&2 || true
 fi

@@ -78,6 +78,20 @@ positive "$work/roof.jsonl" machine read_gb_s int8_tops f32_tflops threads
 grep -q 'of bandwidth  *of int8' "$work/table.txt" || fail "the table has no head"
 [ "$(grep -c '^\(prefill\|decode\) ' "$work/table.txt")" = 2 ] || fail "the table has not two rows"
 
+# An encoder: embeddings a second in place of what it cannot do; a model that writes text has them when it is asked.
+encoder=$work/encoder.jsonl
+"$pare" bench --shape bert-tiny --type q8_0 --runs 1 --batch 1,9 --json >"$encoder"
+positive "$encoder" load seconds parameters weight_bytes
+positive "$encoder" embed texts tokens embeddings_per_s tokens_per_s of_bandwidth of_int8 ms steps threads
+grep -q '"test":"\(decode\|prefill\|first-token\)"\|first_token' "$encoder" && fail "an encoder has no first token"
+[ "$(grep -c '"test":"embed"' "$encoder")" = 2 ] || fail "two batches of texts are two lines"
+grep -q '"test":"embed","texts":9,"tokens":128,' "$encoder" || fail "9 texts of 128 tokens are not measured"
+awk -v b="$(member "$encoder" embed of_bandwidth)" -v i="$(member "$encoder" embed of_int8)" \
+    'BEGIN { exit !(b < 20 && i < 1.2) }' || fail "embed: a share is out of range"
+"$pare" bench --shape llama-tiny --runs 1 --batch 2 --only embed --prompt 40 >"$work/embed.txt"
+grep -q 'embeddings/s  *tokens/s' "$work/embed.txt" || fail "the table of embeddings has no head"
+grep -q '^embed  *2  *40 ' "$work/embed.txt" || fail "--only embed prints no row"
+
 refused() { # sentence arguments...
     says=$1
     shift
@@ -94,5 +108,7 @@ refused 'nothing.gguf' --model nothing.gguf
 refused 'no shape' --shape llama-huge
 refused 'see --longest' --shape llama-tiny --only decode --context 300
 refused 'see --longest' --shape llama-tiny --only prefill --prompt 300
+refused 'see --longest' --shape llama-tiny --only embed --prompt 300
+refused 'is an encoder and writes no text' --shape bert-tiny --only decode
 [ -z "$(ls "$work/tmp")" ] || fail "$(ls "$work/tmp") is left behind"
 echo "bench: lines, shares, parts, table and refusals are right"
