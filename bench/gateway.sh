@@ -2,6 +2,9 @@
 # The gateway against nginx, alternating in one run: requests a second, p50 and p99 in milliseconds (wrk, 32 connections).
 #   constant  nginx answers a fixed body          hit    pare answers from its cache
 #   proxy     nginx proxy_pass to a fixed nginx   relay  pare relays each different request to the same upstream
+#   portkey   the Portkey gateway (npm) relays to the same upstream; left out where npm cannot fetch it
+# Then: latency added at 5000 requests a second and to a prompt of 450 KB, 2000 streams at once, memory after 10,000 and
+# after 1,000,000 requests, the time to start, the size of the program.
 # usage: bench/gateway.sh [ROUNDS] [SECONDS]
 set -eu
 cd "$(dirname "$0")/.."
@@ -35,10 +38,14 @@ http {
     server {
         listen 127.0.0.1:9101 reuseport;
         default_type application/json;
+        client_max_body_size 32m;
+        client_body_buffer_size 1m;
         location / { return 200 '{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"up","choices":[{"index":0,"message":{"role":"assistant","content":"Your order left our house this morning and arrives tomorrow."},"finish_reason":"stop"}],"usage":{"prompt_tokens":31,"completion_tokens":12,"total_tokens":43}}'; }
     }
     server {
         listen 127.0.0.1:9102 reuseport;
+        client_max_body_size 32m;
+        client_body_buffer_size 1m;
         location / { proxy_pass http://fixed; proxy_http_version 1.1; proxy_set_header Connection ""; }
     }
 }
@@ -49,15 +56,38 @@ cat >"$work/pare.yaml" <<EOF
 listen: 127.0.0.1:9103
 data: $work/data
 log: {level: warn}
-backends: {fixed: {base_url: "http://127.0.0.1:9101/v1"}}
-models: {up: {backend: fixed, price: gpt-4o-mini}}
+keys: [{name: bench, key: bench-secret, money_day: 100000, tokens_minute: 1000000000000, requests_minute: 100000000}]
+backends:
+  fixed: {base_url: "http://127.0.0.1:9101/v1"}
+  spout: {base_url: "http://127.0.0.1:9104/v1"}
+models:
+  up: {backend: fixed, price: gpt-4o-mini}
+  stream: {backend: spout, price: gpt-4o-mini}
 EOF
 "$pare" serve --config "$work/pare.yaml" &
-pids="$pids $!"
+served=$!
+pids="$pids $served"
 for i in 1 2 3 4 5 6 7 8 9 10; do
     curl -sf http://127.0.0.1:9103/health >/dev/null 2>&1 && break
     sleep 0.2
 done
+
+# The Portkey gateway, if npm has it. Its upstream is named by a header.
+portkey=no
+cache=${BENCH_DIR:-${TMPDIR:-/tmp}/pare-bench}/portkey
+if command -v npm >/dev/null; then
+    mkdir -p "$cache"
+    [ -d "$cache/node_modules/@portkey-ai/gateway" ] ||
+        npm install --prefix "$cache" --no-audit --no-fund --loglevel=error @portkey-ai/gateway@1.15.2 >"$cache/npm.log" 2>&1 ||
+        echo "bench: the Portkey gateway could not be installed (see $cache/npm.log)" >&2
+    server=$cache/node_modules/@portkey-ai/gateway/build/start-server.js
+    if [ -f "$server" ]; then
+        NODE_ENV=production node "$server" --port=9105 --headless >"$work/portkey.log" 2>&1 &
+        pids="$pids $!"
+        sleep 3
+        portkey=yes
+    fi
+fi
 
 one() { # name port same|new
     printf '%s ' "$1" >>"$work/figures"
@@ -70,6 +100,7 @@ while [ "$r" -le "$rounds" ]; do
     one hit 9103 same
     one proxy 9102 new
     one relay 9103 new
+    [ $portkey = no ] || one portkey 9105 new
     r=$((r + 1))
 done
 
@@ -79,7 +110,8 @@ median() { # name column
 }
 echo "gateway: medians of $rounds alternating runs of $seconds s, wrk with 2 threads and 32 connections, $(nproc) cores"
 printf '%-10s %12s %9s %9s %8s\n' what requests/s p50_ms p99_ms errors
-for n in constant hit proxy relay; do
+for n in constant hit proxy relay portkey; do
+    [ $n != portkey ] || [ $portkey = yes ] || continue
     printf '%-10s %12s %9s %9s %8s\n' $n "$(median $n 2)" "$(median $n 3)" "$(median $n 4)" "$(median $n 5)"
 done
 ratio() { # by round, so that drift of the machine cancels out
@@ -87,3 +119,71 @@ ratio() { # by round, so that drift of the machine cancels out
         "$work/figures" | sort -g | awk '{ v[NR] = $1 } END { printf "%.2f", v[int((NR + 1) / 2)] }'
 }
 echo "hit / constant: $(ratio hit constant)   relay / proxy: $(ratio relay proxy)"
+[ $portkey = no ] || echo "relay / portkey: $(ratio relay portkey)"
+
+# ---- latency ----
+
+cc -std=c17 -D_GNU_SOURCE -O2 -o "$work/load" bench/load.c
+message() { # kilobytes
+    printf '{"model":"up","max_tokens":64,"messages":[{"role":"user","content":"'
+    awk -v n="$1" 'BEGIN { for (i = 0; i < n * 1024 / 32; i++) printf "Where is order %06d in the house? ", i }' | head -c $(($1 * 1024))
+    printf '"}]}'
+}
+message 1 >"$work/small.json"
+message 450 >"$work/large.json"
+printf '{"model":"stream","stream":true,"messages":[{"role":"user","content":"Tell me."}]}' >"$work/stream.json"
+path=/v1/chat/completions
+
+# Straight to the upstream and through pare, alternating: the difference is what pare adds.
+added() { # name body rate connections
+    : >"$work/straight" && : >"$work/through"
+    for k in 1 2 3 4 5; do
+        "$work/load" rate 9101 $path "$work/$2" "$3" "$seconds" "$4" >>"$work/straight"
+        "$work/load" rate 9103 $path "$work/$2" "$3" "$seconds" "$4" >>"$work/through"
+    done
+    for p in 5 7; do
+        paste -d' ' "$work/straight" "$work/through" | awk -v p=$p '{ print $(p + 13) - $p, $p, $(p + 13) }' | sort -g |
+            awk -v q=$([ $p = 5 ] && echo p50 || echo p99) -v n="$1" '{ d[NR] = $0 } END { split(d[int((NR + 1) / 2)], v, " ")
+                printf "%s: %s %.3f ms straight, %.3f ms through pare, %.3f ms added\n", n, q, v[2], v[3], v[1] }'
+    done
+}
+added "5000 requests/s" small.json 5000 64
+added "450 KB prompt" large.json 20 4
+
+# ---- streams ----
+
+"$work/load" serve 9104 20 30 &
+pids="$pids $!"
+sleep 0.5
+rss() { awk '/^VmRSS/ { printf "%.1f", $2 / 1024 }' "/proc/$served/status"; }
+(sleep 15 && rss >"$work/rss_streams") &
+"$work/load" streams 9103 $path "$work/stream.json" 2000 25 |
+    awk '{ printf "2000 streams of 20 chunks/s: %s chunks, later than written by p50 %s, p99 %s, p999 %s, at most %s ms, errors %s\n", $3, $5, $7, $9, $11, $13 }'
+echo "memory with 2000 streams: $(cat "$work/rss_streams") MiB"
+
+# ---- weight ----
+
+kill "$served" && wait "$served" 2>/dev/null || true
+rm -rf "$work/data"
+began=$(date +%s%N)
+"$pare" serve --config "$work/pare.yaml" &
+served=$!
+pids="$pids $served"
+until curl -sf http://127.0.0.1:9103/health >/dev/null 2>&1; do :; done
+ended=$(date +%s%N)
+echo "start to ready: $(((ended - began) / 1000000)) ms, curl included"
+requests() { # how many
+    done=0
+    while [ $done -lt "$1" ]; do
+        wrk -t2 -c32 -d2s -s bench/post.lua http://127.0.0.1:9103/v1/chat/completions -- new >/dev/null
+        done=$(curl -sf -H 'Authorization: Bearer bench-secret' http://127.0.0.1:9103/metrics |
+            awk '/^pare_requests_total/ { n += $2 } END { printf "%d", n }')
+    done
+}
+requests 10000
+first=$(rss)
+requests 1000000
+echo "memory after 10,000 requests: $first MiB; after $done: $(rss) MiB"
+size=$(wc -c <"$pare")
+model=$(wc -c <models/storyteller.gguf)
+echo "program: $(awk -v n="$size" -v m="$model" 'BEGIN { printf "%.1f MB, %.1f MB without the bundled model", n / 1e6, (n - m) / 1e6 }')"

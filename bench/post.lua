@@ -7,7 +7,8 @@ end
 
 local template = '{"model":"up","messages":[{"role":"system","content":"You are the support desk of a small shop. ' ..
   'Answer in one or two sentences."},{"role":"user","content":"%s"}],"max_tokens":64,"temperature":0}'
-local headers = { ["Content-Type"] = "application/json" }
+local headers = { ["Content-Type"] = "application/json", ["Authorization"] = "Bearer bench-secret",
+  ["x-portkey-provider"] = "openai", ["x-portkey-custom-host"] = "http://127.0.0.1:9101/v1" }
 local count = 0
 local fresh = false
 
