@@ -160,7 +160,33 @@ function enginePart(name, value, text, label) {
   return part;
 }
 
-function putEngines(engines) {
+/* ---- who answers for the other models ---- */
+
+const circuitWords = { closed: 'well', open: 'left alone', probing: 'being tried again' };
+
+function putTargets(groups) {
+  const lines = groups.flatMap((g) => g.targets.filter((t) => t.calls > 0 || t.circuit !== 'closed').map((t) => {
+    const line = element('li', null, { 'data-target': `${g.model} ${t.backend}`, 'data-circuit': t.circuit });
+    const state = t.busy_ms > 0 ? `busy for ${duration(t.busy_ms)}` : circuitWords[t.circuit] || t.circuit;
+    line.append(
+      element('b', g.model, { title: g.model }),
+      element('span', t.backend, { title: t.model }),
+      enginePart('circuit', t.circuit, state, ''),
+      enginePart('running', t.running, count(t.running), 'running'),
+      enginePart('latency', t.latency_ms, duration(t.latency_ms), 'first token in'),
+      enginePart('calls', t.calls, count(t.calls), 'calls'),
+      enginePart('failures', t.failures, count(t.failures), 'failed'),
+    );
+    if (t.hedges > 0) line.append(enginePart('hedges', t.hedges, `${count(t.hedges_won)} of ${count(t.hedges)}`, 'hedges won'));
+    return line;
+  }));
+  $('targets').hidden = lines.length === 0;
+  $('targets').replaceChildren(...lines);
+}
+
+function putEngines(all) {
+  const engines = all.filter((g) => g.kind !== 'group');
+  putTargets(all.filter((g) => g.kind === 'group'));
   $('engines').hidden = engines.length === 0;
   $('engines').replaceChildren(...engines.map((g) => {
     const line = element('li', null, { 'data-engine': g.model });
