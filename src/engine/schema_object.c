@@ -174,7 +174,9 @@ static bool read_required(schema *s, object *o, const cJSON *node, const cJSON *
                 return false;
             }
         }
-        o->member[i].required = true;
+        if (o->member && i < o->n) { /* it is: found, or added just now */
+            o->member[i].required = true;
+        }
     }
     return !s->r->failed;
 }
