@@ -1,6 +1,7 @@
 /* cors.c - pages of other sites that may ask from a browser (https://fetch.spec.whatwg.org/#http-cors-protocol). */
 #include <event2/http.h>
 #include <string.h>
+#include <strings.h>
 
 #include "serve/front.h"
 
@@ -42,4 +43,22 @@ void cors_preflight(const settings *s, struct evhttp_request *r) {
         evhttp_add_header(out, "Access-Control-Max-Age", "600");
     }
     evhttp_send_reply(r, 204, "No Content", NULL);
+}
+
+/* "127.0.0.1:7273", "[::1]:7273", "localhost": names that no other site can give to its own pages. */
+static bool is_own_name(const char *host) {
+    size_t n = strcspn(host, ":");
+    return host[0] == '[' || strspn(host, "0123456789.:") == strlen(host) ||
+           (n == strlen("localhost") && strncasecmp(host, "localhost", n) == 0);
+}
+
+bool cors_is_stranger(const settings *s, struct evhttp_request *r) {
+    struct evkeyvalq *in = evhttp_request_get_input_headers(r);
+    const char       *origin = evhttp_find_header(in, "Origin");
+    const char       *host = evhttp_find_header(in, "Host");
+    if (!origin || listed(s, origin)) {
+        return false; /* not a browser's request of another site's page, or one that is let in */
+    }
+    const char *name = strstr(origin, "://");
+    return !name || !host || strcasecmp(name + 3, host) != 0 || !is_own_name(host);
 }

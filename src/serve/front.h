@@ -105,6 +105,8 @@ void admin_limits(front *f, struct evhttp_request *r);
 
 bool cors_allow(const settings *s, struct evhttp_request *r); /* adds the headers; false: not that origin */
 void cors_preflight(const settings *s, struct evhttp_request *r);
+/* A page of a site that is not listed: without keys nothing else would keep it from asking in its reader's name. */
+bool cors_is_stranger(const settings *s, struct evhttp_request *r);
 
 /* ---- live.c: the dashboard's stream ---- */
 

@@ -254,6 +254,11 @@ void routes_handle(struct evhttp_request *r, void *arg) {
         return;
     }
     cors_allow(f->now->settings, r);
+    if (f->now->gateway.n_keys == 0 && cors_is_stranger(f->now->settings, r)) {
+        reply_error(r, 403, ERR_DENIED, "",
+                    "Pages of other sites may not ask here: list their origin under cors.origins, or use client keys.");
+        return;
+    }
     for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
         if (strcmp(path, asked[i].path) == 0) {
             if (is(r, POST)) {

@@ -14,14 +14,20 @@
 #define MARGIN       5    /* a fifth more than estimated */
 #define PART_TOKENS  1600 /* of an image, sound or document: what a large image costs at OpenAI and Anthropic, about */
 
-/* The dearest of those who may answer: which one it will be is not known yet. */
-static const price *dearest(const model_entry *m, int64_t prompt, int64_t output) {
-    const price *most = &m->price;
-    for (int i = 0; i < m->n_targets; i++) {
-        const price *p = &m->targets[i].price;
-        most = price_most(p, prompt, output) > price_most(most, prompt, output) ? p : most;
+/* As dear as the dearest of those who may answer, rate by rate: which one it will be is not known yet. */
+static const price *dearest(const exchange *x) {
+    const model_entry *m = x->target;
+    price             *most = m->n_targets > 0 ? arena_zero(x->memory, 1, sizeof *most) : NULL;
+    if (most) {
+        *most = m->targets[0].price;
     }
-    return most;
+    for (int i = 1; most && i < m->n_targets; i++) {
+        if (m->targets[i].price.known) {
+            price_raise(most, &m->targets[i].price);
+            most->known = true;
+        }
+    }
+    return most ? most : &m->price;
 }
 
 /* Answers that one request asks for. */
@@ -77,7 +83,7 @@ static limit_ask ask_of(const exchange *x) {
     ask.least = ask.output < LEAST_OUTPUT ? ask.output : LEAST_OUTPUT;
     /* The same margin: a stream is ended by our count, which may run ahead of that of a provider that keeps to its limit. */
     ask.output += ask.output / MARGIN;
-    ask.price = dearest(x->target, ask.prompt, ask.output);
+    ask.price = dearest(x);
     return ask;
 }
 

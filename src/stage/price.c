@@ -122,3 +122,33 @@ price price_flat(price_rates rates) {
                    .longer_priority = rates,
                    .known = true};
 }
+
+/* All members are rates. */
+static void raise_rates(price_rates *a, const price_rates *b) {
+    int64_t       *to[] = {&a->input,    &a->output,       &a->cached,   &a->write_5m,  &a->write_1h, &a->reasoning,
+                           &a->audio_in, &a->audio_cached, &a->image_in, &a->audio_out, &a->search};
+    const int64_t *from[] = {&b->input,    &b->output,       &b->cached,   &b->write_5m,  &b->write_1h, &b->reasoning,
+                             &b->audio_in, &b->audio_cached, &b->image_in, &b->audio_out, &b->search};
+    for (size_t i = 0; i < sizeof to / sizeof to[0]; i++) {
+        *to[i] = *from[i] > *to[i] ? *from[i] : *to[i];
+    }
+}
+
+void price_raise(price *a, const price *b) {
+    bool long_a = a->long_from > 0, long_b = b->long_from > 0;
+    /* A price that knows no long prompts has its usual rates there. */
+    if (!long_a) {
+        a->longer = a->standard, a->longer_batch = a->batch, a->longer_flex = a->flex, a->longer_priority = a->priority;
+    }
+    raise_rates(&a->longer, long_b ? &b->longer : &b->standard);
+    raise_rates(&a->longer_batch, long_b ? &b->longer_batch : &b->batch);
+    raise_rates(&a->longer_flex, long_b ? &b->longer_flex : &b->flex);
+    raise_rates(&a->longer_priority, long_b ? &b->longer_priority : &b->priority);
+    raise_rates(&a->standard, &b->standard);
+    raise_rates(&a->batch, &b->batch);
+    raise_rates(&a->flex, &b->flex);
+    raise_rates(&a->priority, &b->priority);
+    if (long_b && (!long_a || b->long_from < a->long_from)) {
+        a->long_from = b->long_from;
+    }
+}

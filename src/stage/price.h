@@ -41,6 +41,9 @@ int64_t price_of(const price *p, const usage *u);
  * in the dearest tier (a provider's account may choose it). Pieces (searches) are not in it: nobody knows how many. */
 int64_t price_most(const price *p, int64_t prompt, int64_t output);
 
+/* `a` becomes a price that is nowhere lower than `b` either: what one of several may cost. Both are known. */
+void price_raise(price *a, const price *b);
+
 /* A million dollars: counts that would cost more are a provider's mistake, and must not overflow sums. */
 #define PRICE_MOST 1000000000000000LL
 

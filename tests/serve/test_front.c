@@ -164,6 +164,34 @@ static void test_cors(void **state) {
     assert_false(header_of(&r, "Access-Control-Allow-Origin", value, sizeof value));
 }
 
+/* Without keys a page that its reader visits could spend money here: browsers say where it comes from. */
+static void test_strange_pages(void **state) {
+    (void)state;
+    static const struct {
+        const char *host, *origin;
+        int         status;
+    } asks[] = {{"127.0.0.1:7273", "http://127.0.0.1:7273", 200},
+                {"localhost:7273", "http://localhost:7273", 200},
+                {"[::1]:7273", "http://[::1]:7273", 200},
+                {"127.0.0.1:7273", "https://evil.example.com", 403},
+                {"127.0.0.1:7273", "null", 403},
+                {"evil.example.com:7273", "http://evil.example.com:7273", 403},
+                {"127.0.0.1:7273", "http://127.0.0.1:8080", 403},
+                {"localhost.evil.com", "http://localhost.evil.com", 403}};
+    for (size_t i = 0; i < sizeof asks / sizeof asks[0]; i++) {
+        char text[512], body[256];
+        chat_body(body, sizeof body, "whole", "strange", false);
+        snprintf(text, sizeof text,
+                 "POST /v1/chat/completions HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\nContent-Type: text/plain\r\n"
+                 "Content-Length: %zu\r\n\r\n%s",
+                 asks[i].host, asks[i].origin, strlen(body), body);
+        raw(text);
+        if (r.status != asks[i].status) {
+            fail_msg("%s at %s: %d", asks[i].origin, asks[i].host, r.status);
+        }
+    }
+}
+
 /* ---- TLS ---- */
 
 static void say_to_pipe(int fd, const char *text) {
@@ -616,6 +644,7 @@ int main(void) {
         T(test_smuggling),
         T(test_hidden_behind_a_body),
         T(test_cors),
+        T(test_strange_pages),
         T(test_no_descriptors),
         T(test_idle_connections),
         cmocka_unit_test_setup_teardown(test_tls, open_tls, close_tls),

@@ -189,6 +189,45 @@ static void test_the_most(void **state) {
     assert_int_equal(price_most(&p, -1, -1), 0);
 }
 
+/* One that stands for several is as dear as each of them, whatever is asked. */
+static void test_raised(void **state) {
+    (void)state;
+    uint64_t seed = 5;
+    for (int round = 0; round < 2000; round++) {
+        price p[3];
+        for (int i = 0; i < 3; i++) {
+            int64_t rate[6];
+            for (int k = 0; k < 6; k++) {
+                seed = seed * 6364136223846793005u + 1442695040888963407u;
+                rate[k] = (int64_t)(seed >> 33) % (20 * USD);
+            }
+            p[i] = price_flat((price_rates){.input = rate[0],
+                                            .output = rate[1],
+                                            .cached = rate[2],
+                                            .write_5m = rate[0],
+                                            .write_1h = rate[3],
+                                            .reasoning = rate[1],
+                                            .audio_in = rate[0],
+                                            .audio_cached = rate[2],
+                                            .image_in = rate[0],
+                                            .audio_out = rate[4]});
+            if (seed >> 20 & 1) {
+                p[i].long_from = 1000 + (int64_t)(seed >> 40) % 1000;
+                p[i].longer.input = p[i].longer.output = rate[5];
+            }
+        }
+        price all = p[0];
+        price_raise(&all, &p[1]);
+        price_raise(&all, &p[2]);
+        int64_t prompt = (int64_t)(seed >> 30) % 4000, output = (int64_t)(seed >> 22) % 3000;
+        usage   u = {.prompt = prompt, .completion = output, .cached = prompt / 3, .known = true};
+        for (int i = 0; i < 3; i++) {
+            assert_true(price_most(&all, prompt, output) >= price_most(&p[i], prompt, output));
+            assert_true(price_most(&all, prompt, output) >= price_of(&p[i], &u));
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small_requests_do_not_round_away),
@@ -199,6 +238,7 @@ int main(void) {
         cmocka_unit_test(test_absurd_counts),
         cmocka_unit_test(test_against_a_plain_reckoning),
         cmocka_unit_test(test_the_most),
+        cmocka_unit_test(test_raised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
