@@ -173,7 +173,7 @@ static bool fails(const demanded *m) {
 static void fail(demand *x) {
     int64_t left = x->m->retry_us - clock_us();
     x->failed = x->m->failed;
-    snprintf(x->retry_after, sizeof x->retry_after, "%" PRId64, left > 0 ? left / 1000000 + 1 : 1);
+    snprintf(x->retry_after, sizeof x->retry_after, "%" PRId64, left > 0 ? (left + 999999) / 1000000 : 1);
 }
 
 static void stand_in_line(demand *x) {
