@@ -56,7 +56,7 @@ cat >"$work/pare.yaml" <<EOF
 listen: 127.0.0.1:9103
 data: $work/data
 log: {level: warn}
-keys: [{name: bench, key: bench-secret, money_day: 100000, tokens_minute: 1000000000000, requests_minute: 100000000}]
+keys: [{name: bench, key: bench-secret, admin: true, money_day: 100000, tokens_minute: 1000000000000, requests_minute: 100000000}]
 backends:
   fixed: {base_url: "http://127.0.0.1:9101/v1"}
   spout: {base_url: "http://127.0.0.1:9104/v1"}
@@ -163,8 +163,10 @@ echo "memory with 2000 streams: $(cat "$work/rss_streams") MiB"
 
 # ---- weight ----
 
+# With a cache that is full before the first reading: what grows after that is no cache.
 kill "$served" && wait "$served" 2>/dev/null || true
 rm -rf "$work/data"
+echo "cache: {size: 4MiB}" >>"$work/pare.yaml"
 began=$(date +%s%N)
 "$pare" serve --config "$work/pare.yaml" &
 served=$!

@@ -71,8 +71,7 @@ static void test_smuggling(void **state) {
                                         "Content-Length: -5\r\n",
                                         "Content-Length : 5\r\n",
                                         "Content-Length:\r\n",
-                                        "Transfer-Encoding: \x0b"
-                                        "chunked\r\n"};
+                                        "Transfer-Encoding: \013chunked\r\n"};
     for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
         char text[1024];
         snprintf(text, sizeof text,

@@ -291,8 +291,8 @@ static void test_storm(void **state) {
     (void)state;
     static const char *const groups[] = {
         "  grouped: {targets: [{backend: two_keys, model: gpt}, {backend: second, model: gpt}], retries: 1}\n",
-        "  grouped: {targets: [{backend: up, model: gpt}, {backend: second, model: gpt, weight: 3}], retries: 2, "
-        "hedge: {after: 20ms}}\n",
+        ("  grouped: {targets: [{backend: up, model: gpt}, {backend: second, model: gpt, weight: 3}], retries: 2, "
+         "hedge: {after: 20ms}}\n"),
         "  grouped: {backend: changing, model: gpt, retries: 1}\n  n: {backend: changing, model: gpt}\n",
         "  grouped: {backend: two_keys, model: gpt, fallbacks: [{backend: changing, model: gpt}]}\n"};
     rioter rioters[RIOTS] = {0};
