@@ -68,7 +68,7 @@ static bool priced_by(const settings *s, const setting_model *m, const setting_t
     const char *upstream = t && t->upstream ? t->upstream : m->upstream;
     const char *names[] = {own, upstream, m->file ? NULL : m->name};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (settings_price(s, names[i])) {
+        if (names[i] && settings_price(s, names[i])) {
             return strcmp(names[i], row) == 0;
         }
     }

@@ -56,10 +56,10 @@ const command command_serve = {
 
 static bool take_models(settings *s, int n, char **words, err *e) {
     for (int i = 0; i < n; i++) {
-        const char *equals = strchr(words[i], '=');
+        const char *equals = words[i] ? strchr(words[i], '=') : NULL;
         char        name[128];
         if (!equals || equals == words[i] || !equals[1]) {
-            return err_set(e, ERR_INVALID, "--model takes NAME=FILE, not \"%s\".", words[i]);
+            return err_set(e, ERR_INVALID, "--model takes NAME=FILE, not \"%s\".", words[i] ? words[i] : "");
         }
         snprintf(name, sizeof name, "%.*s", (int)(equals - words[i]), words[i]);
         if (!settings_add_model(s, name, equals + 1, e)) {

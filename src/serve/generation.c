@@ -141,37 +141,53 @@ static backend *open_local(house *h, const settings *s, const setting_model *m, 
     return on_demand_add(h->demand, m->name, path, data, n, &m->local, e);
 }
 
-/* The backend of this definition: open already, or opened now and kept in the house's list. */
-static backend *take(house *h, const settings *s, const setting_backend *remote, const setting_model *local,
-                     void (*say)(const char *), err *e) {
-    str definition = {0};
-    if (remote) {
-        define_remote(remote, &definition);
-    } else {
-        define_local(local, &definition);
-    }
-    if (definition.failed) {
-        str_free(&definition);
+/* The backend of this definition that is open already; *lacks: there is none. */
+static backend *look_up(const house *h, const str *definition, bool *lacks, err *e) {
+    *lacks = false;
+    if (definition->failed || !definition->data) {
         err_set(e, ERR_MEMORY, "Out of memory.");
         return NULL;
     }
-    const opened *there = find_opened(h, definition.data);
-    backend      *b = there ? there->backend : NULL;
-    if (!there) {
-        if (local && say) {
-            char line[256];
-            snprintf(line, sizeof line, "loading %s", local->name);
-            say(line);
-        }
-        b = remote ? backend_remote(remote->name, &remote->remote, e) : open_local(h, s, local, e);
-        bool stays = local && s->memory_bytes > 0; /* the others of its budget would end with it */
-        b = b && remember(h, b, definition.data, stays, e) ? b : NULL;
+    const opened *there = find_opened(h, definition->data);
+    *lacks = !there;
+    return there ? there->backend : NULL;
+}
+
+/* Into the house's list; NULL stays NULL. */
+static backend *take_over(house *h, backend *b, const str *definition, bool stays, err *e) {
+    return b && definition->data && remember(h, b, definition->data, stays, e) ? b : NULL;
+}
+
+static backend *take_remote(house *h, const setting_backend *remote, err *e) {
+    str  definition = {0};
+    bool lacks;
+    define_remote(remote, &definition);
+    backend *b = look_up(h, &definition, &lacks, e);
+    if (lacks) {
+        b = take_over(h, backend_remote(remote->name, &remote->remote, e), &definition, false, e);
     }
     str_free(&definition);
     return b;
 }
 
-static bool open_backends(generation *n, void (*say)(const char *), err *e) {
+static backend *take_local(house *h, const settings *s, const setting_model *m, void (*say)(const char *), err *e) {
+    str  definition = {0};
+    bool lacks, stays = s->memory_bytes > 0; /* the others of its budget would end with it */
+    define_local(m, &definition);
+    backend *b = look_up(h, &definition, &lacks, e);
+    if (lacks) {
+        char line[256];
+        snprintf(line, sizeof line, "loading %s", m->name);
+        if (say) {
+            say(line);
+        }
+        b = take_over(h, open_local(h, s, m, e), &definition, stays, e);
+    }
+    str_free(&definition);
+    return b;
+}
+
+static bool open_backends(generation *n, err *e) {
     const settings *s = n->settings;
     gateway        *g = &n->gateway;
     g->backends = calloc((size_t)(s->n_backends + s->n_models) + 1, sizeof(backend *));
@@ -180,7 +196,7 @@ static bool open_backends(generation *n, void (*say)(const char *), err *e) {
         return err_set(e, ERR_MEMORY, "Out of memory.");
     }
     for (int i = 0; i < s->n_backends; i++) {
-        backend *b = take(n->house, s, &s->backends[i], NULL, say, e);
+        backend *b = take_remote(n->house, &s->backends[i], e);
         if (!b) {
             return false;
         }
@@ -215,7 +231,7 @@ static bool open_models(generation *n, void (*say)(const char *), err *e) {
         entry->upstream = m->upstream ? m->upstream : m->name;
         entry->counted = counters_model(n->house->counters, m->name);
         if (m->file) {
-            entry->backend = take(n->house, s, NULL, m, say, e);
+            entry->backend = take_local(n->house, s, m, say, e);
             if (!entry->backend) {
                 return false;
             }
@@ -259,7 +275,7 @@ generation *generation_open(house *h, settings *s, bool owns, void (*say)(const 
     *n = (generation){.house = h, .settings = s, .owns = owns, .users = 1};
     fill(n);
     bool ok = !s->tls.certificate || (n->tls = tls_open(&s->tls, e)) != NULL;
-    ok = ok && open_backends(n, say, e) && open_models(n, say, e) && generation_open_keys(n, e);
+    ok = ok && open_backends(n, e) && open_models(n, say, e) && generation_open_keys(n, e);
     count_uses(n, 1);
     if (!ok) {
         generation_free(n);
