@@ -53,7 +53,7 @@ static bool is_modern(const char *model) {
     }
     at += 7;
     size_t n = strlen(at), tail = strlen("-latest");
-    return *at >= '0' && *at <= '9' ? atoi(at) >= 3 : n > tail && strcmp(at + n - tail, "-latest") == 0;
+    return *at >= '0' && *at <= '9' ? strtol(at, NULL, 10) >= 3 : n > tail && strcmp(at + n - tail, "-latest") == 0;
 }
 
 static bool write_tier(gemini_writer *w) {
