@@ -127,3 +127,10 @@ size_t utf8_encode(uint32_t cp, char out[4]) {
     out[3] = (char)(0x80 | (cp & 0x3F));
     return 4;
 }
+
+void utf8_copy(char *to, size_t size, const char *from) {
+    size_t n = from ? strnlen(from, size) : 0;
+    n = n < size ? n : utf8_whole(from, size - 1);
+    memcpy(to, n ? from : "", n);
+    to[n] = '\0';
+}

@@ -14,6 +14,9 @@ bool utf8_valid(const char *bytes, size_t n, size_t *bad);
  * back the rest. Bytes that can never become valid count as complete. */
 size_t utf8_whole(const char *bytes, size_t n);
 
+/* Into `size` bytes with a NUL, cut between two characters. NULL is the empty text. */
+void utf8_copy(char *to, size_t size, const char *from);
+
 /* One code point; returns the bytes used (>= 1 when n > 0), *cp = 0xFFFD for a wrong byte (1 byte used). */
 size_t utf8_decode(const char *bytes, size_t n, uint32_t *cp);
 size_t utf8_encode(uint32_t cp, char out[4]);

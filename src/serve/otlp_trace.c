@@ -173,34 +173,27 @@ static const char *operation_of(request_kind kind) {
     return "chat";
 }
 
-static void copy(char *to, size_t size, const char *from) {
-    size_t n = from ? strnlen(from, size) : 0;
-    n = n < size ? n : utf8_whole(from, size - 1);
-    memcpy(to, n ? from : "", n);
-    to[n] = '\0';
-}
-
 static void fill_answer(otlp_span *s, const exchange *x) {
     const answer *a = &x->answer;
     bool          own = s->local && x->asked_us && x->result == OUTCOME_OK;
-    copy(s->response_model, sizeof s->response_model, x->said_model ? x->said_model : own ? a->model : "");
-    copy(s->response_id, sizeof s->response_id, x->said_id ? x->said_id : own ? a->id : "");
+    utf8_copy(s->response_model, sizeof s->response_model, x->said_model ? x->said_model : own ? a->model : "");
+    utf8_copy(s->response_id, sizeof s->response_id, x->said_id ? x->said_id : own ? a->id : "");
     for (int i = 0; i < a->n_choices && s->n_finish < 4; i++) {
         if (a->choices[i].finish[0]) {
-            copy(s->finish[s->n_finish++], sizeof s->finish[0], a->choices[i].finish);
+            utf8_copy(s->finish[s->n_finish++], sizeof s->finish[0], a->choices[i].finish);
         }
     }
 }
 
 static void fill_names(otlp_span *s, const exchange *x, const otlp_peer *peer) {
-    copy(s->model, sizeof s->model, x->target ? x->target->name : "");
+    utf8_copy(s->model, sizeof s->model, x->target ? x->target->name : "");
     if (x->asked_us && x->target) {
-        copy(s->upstream, sizeof s->upstream, x->by_model ? x->by_model : x->target->upstream);
+        utf8_copy(s->upstream, sizeof s->upstream, x->by_model ? x->by_model : x->target->upstream);
     }
-    copy(s->key, sizeof s->key, x->key ? x->key->name : "");
-    copy(s->stage, sizeof s->stage, x->answered_stage);
-    copy(s->backend, sizeof s->backend, x->answered_by);
-    copy(s->request_id, sizeof s->request_id, x->id);
+    utf8_copy(s->key, sizeof s->key, x->key ? x->key->name : "");
+    utf8_copy(s->stage, sizeof s->stage, x->answered_stage);
+    utf8_copy(s->backend, sizeof s->backend, x->answered_by);
+    utf8_copy(s->request_id, sizeof s->request_id, x->id);
     if (x->asked_us && (!peer->base_url || !otlp_host(peer->base_url, s->address, sizeof s->address, &s->port))) {
         s->address[0] = '\0';
     }
@@ -232,7 +225,7 @@ void otlp_span_fill(otlp_span *s, const exchange *x, const otlp_peer *peer) {
                      .saved_nano = x->saved_nano};
     if (x->trace) {
         s->trace = *x->trace;
-        copy(s->state, sizeof s->state, x->trace->state);
+        utf8_copy(s->state, sizeof s->state, x->trace->state);
         s->trace.state = NULL;
     }
     fill_names(s, x, peer);

@@ -9,25 +9,10 @@
 #include "base/utf8.h"
 #include "serve/observe.h"
 #include "serve/otlp_parts.h"
+#include "stage/counters.h"
 
 #define MOST_CHARACTERS 2000 /* of a prompt and of an answer */
 #define MOST_NAME       200  /* bytes of the model's name, which is the client's to write */
-
-static const char *outcome_word(const exchange *x) {
-    switch (x->result) {
-    case OUTCOME_OK:
-        return "ok";
-    case OUTCOME_ERROR:
-        return "error";
-    case OUTCOME_REFUSED:
-        return "refused";
-    case OUTCOME_CANCELLED:
-        return "cancelled";
-    case OUTCOME_OPEN:
-        break;
-    }
-    return "open";
-}
 
 static const char *kind_word(request_kind kind) {
     static const char *const words[] = {"chat", "completion", "embeddings", "rerank"};
@@ -97,7 +82,7 @@ static int fill(const exchange *x, const char *model, log_field f[32]) {
     f[n++] = text("upstream", !x->asked_us || !x->target ? NULL : x->by_model ? x->by_model : x->target->upstream);
     f[n++] = number("stream", LOG_FLAG, x->request.stream);
     f[n++] = number("status", LOG_NUMBER, failed ? x->status : 200);
-    f[n++] = text("outcome", outcome_word(x));
+    f[n++] = text("outcome", counted_outcome_word((int)x->result));
     f[n++] = text("error", failed ? err_word(x->failed.code) : NULL);
     f[n++] = number("prompt_tokens", LOG_NUMBER, u->prompt);
     f[n++] = number("completion_tokens", LOG_NUMBER, u->completion);

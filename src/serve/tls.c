@@ -153,13 +153,6 @@ tls *tls_open(const tls_options *o, err *e) {
     return (tls *)c;
 }
 
-tls *tls_hold(tls *t) {
-    if (t) {
-        SSL_CTX_up_ref(context_of(t));
-    }
-    return t;
-}
-
 void tls_release(tls *t) {
     SSL_CTX_free(context_of(t));
 }

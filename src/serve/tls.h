@@ -1,7 +1,7 @@
 /* tls.h - the server's certificate: HTTPS, with clients' certificates where they are asked for (mTLS).
  *
- * A `tls` is counted and immutable: a new one takes its place when the files change, and connections that are open keep
- * theirs. Versions below TLS 1.2 are refused. Any thread.                                                            */
+ * A `tls` is immutable: a new one takes its place when the files change, and connections that are open keep what they
+ * have of theirs. Versions below TLS 1.2 are refused. Any thread.                                                            */
 #ifndef PARE_SERVE_TLS_H
 #define PARE_SERVE_TLS_H
 
@@ -20,8 +20,7 @@ typedef struct tls_options {
 } tls_options;
 
 tls *tls_open(const tls_options *o, err *e); /* reads the files, and that they belong together */
-tls *tls_hold(tls *t);
-void tls_release(tls *t); /* NULL is fine */
+void tls_release(tls *t);                    /* NULL is fine */
 
 struct event_base;
 struct bufferevent;

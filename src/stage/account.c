@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/money.h"
+#include "base/utf8.h"
 #include "stage/counters.h"
 #include "stage/estimate.h"
 #include "stage/stage.h"
@@ -89,35 +90,6 @@ static void settle(exchange *x) {
     }
 }
 
-/* Cut between two characters, so that what is shown of it stays UTF-8. */
-static void copy(char *to, size_t size, const char *from) {
-    size_t n = from ? strlen(from) : 0;
-    if (n >= size) {
-        n = size - 1;
-        while (n > 0 && ((unsigned char)from[n] & 0xC0) == 0x80) {
-            n--;
-        }
-    }
-    memcpy(to, n ? from : "", n);
-    to[n] = '\0';
-}
-
-static const char *word_of(outcome o) {
-    switch (o) {
-    case OUTCOME_OK:
-        return "ok";
-    case OUTCOME_ERROR:
-        return "error";
-    case OUTCOME_REFUSED:
-        return "refused";
-    case OUTCOME_CANCELLED:
-        return "cancelled";
-    case OUTCOME_OPEN:
-        break;
-    }
-    return "open";
-}
-
 static const char *tier_word(usage_tier t) {
     static const char *const words[] = {"standard", "batch", "flex", "priority"};
     return (unsigned)t < sizeof words / sizeof words[0] ? words[t] : "standard";
@@ -135,16 +107,16 @@ static void fill_usage(const usage *u, ledger_row *row) {
     row->image_in = u->image_in;
     row->searches = u->searches;
     row->counted = u->counted;
-    copy(row->tier, sizeof row->tier, u->known ? tier_word(u->tier) : "");
+    utf8_copy(row->tier, sizeof row->tier, u->known ? tier_word(u->tier) : "");
 }
 
 /* What all rows of an exchange have in common. */
 static void fill_head(const exchange *x, ledger_row *row) {
     row->time_us = x->arrived_wall_us;
-    copy(row->id, sizeof row->id, x->id);
-    copy(row->key, sizeof row->key, x->key ? x->key->name : "");
-    copy(row->group, sizeof row->group, x->key ? x->key->group : "");
-    copy(row->model, sizeof row->model, x->request.model);
+    utf8_copy(row->id, sizeof row->id, x->id);
+    utf8_copy(row->key, sizeof row->key, x->key ? x->key->name : "");
+    utf8_copy(row->group, sizeof row->group, x->key ? x->key->group : "");
+    utf8_copy(row->model, sizeof row->model, x->request.model);
     row->stream = x->request.stream;
 }
 
@@ -152,17 +124,17 @@ static void fill_head(const exchange *x, ledger_row *row) {
 static void fill_row(const exchange *x, ledger_row *row) {
     fill_head(x, row);
     fill_usage(&x->answer.usage, row);
-    copy(row->stage, sizeof row->stage, x->answered_stage);
-    copy(row->backend, sizeof row->backend, x->hit ? "" : x->answered_by);
+    utf8_copy(row->stage, sizeof row->stage, x->answered_stage);
+    utf8_copy(row->backend, sizeof row->backend, x->hit ? "" : x->answered_by);
     if (!x->hit && x->backend && x->target) {
-        copy(row->upstream, sizeof row->upstream, x->by_model ? x->by_model : x->target->upstream);
+        utf8_copy(row->upstream, sizeof row->upstream, x->by_model ? x->by_model : x->target->upstream);
     }
     row->cost_nano = cost_of_answer(x);
     row->saved_nano = x->saved_nano;
     row->queue_us = x->queue_us;
     row->first_us = x->first_us ? x->first_us - x->arrived_us : -1;
     row->total_us = x->done_us - x->arrived_us;
-    copy(row->outcome, sizeof row->outcome, word_of(x->result));
+    utf8_copy(row->outcome, sizeof row->outcome, counted_outcome_word((int)x->result));
     row->status = x->failed.code == ERR_NONE ? 200 : x->status;
 }
 
@@ -182,13 +154,13 @@ static void fill_attempt(const exchange *x, const attempt *a, ledger_row *row) {
     fill_head(x, row);
     fill_usage(&u, row);
     row->attempt = true;
-    copy(row->stage, sizeof row->stage, "attempt");
+    utf8_copy(row->stage, sizeof row->stage, "attempt");
     snprintf(backend, sizeof backend, "%s:%s", kind_of(x->gateway, a->backend), a->backend ? a->backend : "");
-    copy(row->backend, sizeof row->backend, backend);
-    copy(row->upstream, sizeof row->upstream, a->model);
+    utf8_copy(row->backend, sizeof row->backend, backend);
+    utf8_copy(row->upstream, sizeof row->upstream, a->model);
     row->cost_nano = price_of(gateway_price(x->target, a->backend, a->model), &u);
     row->first_us = -1;
-    copy(row->outcome, sizeof row->outcome, a->why ? a->why : "retry");
+    utf8_copy(row->outcome, sizeof row->outcome, a->why ? a->why : "retry");
     row->status = a->status;
 }
 
