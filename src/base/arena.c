@@ -3,8 +3,9 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "base/spare.h"
 
 #define ALIGNMENT     16
 #define LEAST_BLOCK   256
@@ -27,10 +28,9 @@ struct arena {
 _Static_assert(sizeof(block) % ALIGNMENT == 0, "data of a block is aligned");
 
 arena *arena_new(size_t first_block) {
-    arena *a = calloc(1, sizeof(*a));
+    arena *a = spare_malloc(sizeof(*a));
     if (a) {
-        a->next_size = first_block < LEAST_BLOCK ? LEAST_BLOCK : first_block;
-        a->bytes = sizeof(*a);
+        *a = (arena){.next_size = first_block < LEAST_BLOCK ? LEAST_BLOCK : first_block, .bytes = sizeof(*a)};
     }
     return a;
 }
@@ -41,17 +41,17 @@ void arena_free(arena *a) {
     }
     for (block *b = a->blocks; b;) {
         block *next = b->next;
-        free(b);
+        spare_free(b);
         b = next;
     }
-    free(a);
+    spare_free(a);
 }
 
 static block *take_block(arena *a, size_t n) {
     if (n > SIZE_MAX - sizeof(block)) {
         return NULL;
     }
-    block *b = malloc(sizeof(block) + n);
+    block *b = spare_malloc(sizeof(block) + n);
     if (b) {
         a->bytes += sizeof(block) + n;
     }

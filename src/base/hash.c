@@ -81,10 +81,19 @@ struct sha256_state {
 };
 
 static EVP_MD        *algorithm; /* fetched once: looking it up costs as much as hashing a short text */
-static pthread_once_t algorithm_once = PTHREAD_ONCE_INIT;
+static pthread_key_t  spare_key; /* each thread's last state, for its next digest: making one costs as much, too */
+static bool           has_spare_key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static void algorithm_init(void) {
+static void state_free(void *state) {
+    sha256_state *s = state;
+    EVP_MD_CTX_free(s->context);
+    free(s);
+}
+
+static void init(void) {
     algorithm = EVP_MD_fetch(NULL, "SHA256", NULL);
+    has_spare_key = pthread_key_create(&spare_key, state_free) == 0;
 }
 
 /* OpenSSL fails when memory runs out. A random digest equals no other, so that nothing is taken for something else. */
@@ -98,17 +107,32 @@ static sha256 no_digest(void) {
     return d;
 }
 
-sha256_state *sha256_begin(void) {
-    pthread_once(&algorithm_once, algorithm_init);
-    sha256_state *s = calloc(1, sizeof(*s));
-    if (!s || !algorithm) {
+static sha256_state *state_new(void) {
+    sha256_state *s = has_spare_key ? pthread_getspecific(spare_key) : NULL;
+    if (s) {
+        pthread_setspecific(spare_key, NULL);
+        return s;
+    }
+    s = calloc(1, sizeof(*s));
+    if (s && !(s->context = EVP_MD_CTX_new())) {
         free(s);
         return NULL;
     }
-    s->context = EVP_MD_CTX_new();
-    if (!s->context || EVP_DigestInit_ex(s->context, algorithm, NULL) != 1) {
-        EVP_MD_CTX_free(s->context);
-        free(s);
+    return s;
+}
+
+static void state_keep(sha256_state *s) {
+    s->failed = false;
+    if (!has_spare_key || pthread_getspecific(spare_key) || pthread_setspecific(spare_key, s) != 0) {
+        state_free(s);
+    }
+}
+
+sha256_state *sha256_begin(void) {
+    pthread_once(&once, init);
+    sha256_state *s = algorithm ? state_new() : NULL;
+    if (s && EVP_DigestInit_ex(s->context, algorithm, NULL) != 1) {
+        state_free(s);
         return NULL;
     }
     return s;
@@ -125,8 +149,7 @@ sha256 sha256_end(sha256_state *s) {
     if (s->failed || EVP_DigestFinal_ex(s->context, d.bytes, NULL) != 1) {
         d = no_digest();
     }
-    EVP_MD_CTX_free(s->context);
-    free(s);
+    state_keep(s);
     return d;
 }
 

@@ -1,12 +1,18 @@
 #include "base/loop.h"
 
 #include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_struct.h>
 #include <event2/event.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "base/spare.h"
 
 typedef struct ending {
     struct ending *next;
@@ -56,12 +62,21 @@ static void on_bell(evutil_socket_t fd, short what, void *arg) {
     }
 }
 
+static void use_spares(void) {
+    event_set_mem_functions(spare_malloc, realloc, spare_free);
+}
+
 static struct event_base *new_base(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, use_spares);
     struct event_config *config = event_config_new();
     if (!config) {
         return NULL;
     }
     event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK); /* other threads come by the mailbox only */
+    /* What changes about a socket within one turn is told to the system once, at its end. The flag's condition, that no
+     * watched descriptor has been cloned by dup, holds: nothing here calls it. */
+    event_config_set_flag(config, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
     struct event_base *base = event_base_new_with_config(config);
     event_config_free(config);
     return base;
@@ -148,6 +163,14 @@ void loop_stop(loop *l) {
 
 void loop_post(loop *l, loop_task *task) {
     queue_put(l->tasks, &task->item);
+}
+
+/* The event of its write callback, which makes no difference between an active event and a socket that is ready. Only while
+ * there is something to write: the callback tells its owner that all has been written. */
+void loop_write_soon(struct bufferevent *b) {
+    if (evbuffer_get_length(bufferevent_get_output(b)) > 0) {
+        event_active(&b->ev_write, EV_WRITE, 0);
+    }
 }
 
 void loop_set_client(loop *l, void *client, void (*release)(void *)) {

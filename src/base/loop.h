@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/queue.h"
 
+struct bufferevent;
 struct event_base;
 
 typedef struct loop loop;
@@ -30,6 +31,11 @@ void loop_stop(loop *l);        /* from any thread */
 
 /* Runs task->run(task) on the loop, soon; from any thread. The task stays the poster's memory until it runs. */
 void loop_post(loop *l, loop_task *task);
+
+/* Writes what waits in the output of `b` once the running callback has returned, where libevent would first ask the system
+ * whether the socket can be written to. What the socket does not take then waits as ever. On b's loop only, behind the
+ * call that has put something into the output; `b` may be freed meanwhile. */
+void loop_write_soon(struct bufferevent *b);
 
 /* A per-loop slot for a floor above (the HTTP client of backend/, for example): set once at start, read on the loop.
  * loop_free calls `release` (NULL is fine) while the event base still lives. */

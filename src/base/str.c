@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool str_reserve(str *s, size_t more) {
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the lowest byte of a word is the first in memory");
+
+/* Makes room for `more` bytes and a NUL. Apart from its callers so that these stay short where room is left. */
+static bool grow(str *s, size_t more) {
     if (s->failed) {
         return false;
     }
@@ -15,9 +18,6 @@ bool str_reserve(str *s, size_t more) {
         return false;
     }
     size_t need = s->len + more + 1;
-    if (need <= s->cap) {
-        return true;
-    }
     size_t cap = s->cap < 32 ? 64 : s->cap + s->cap / 2;
     if (cap < need) {
         cap = need;
@@ -33,8 +33,17 @@ bool str_reserve(str *s, size_t more) {
     return true;
 }
 
+/* len is below cap, or both are 0 */
+static bool has_room(const str *s, size_t more) {
+    return more < s->cap - s->len && !s->failed;
+}
+
+bool str_reserve(str *s, size_t more) {
+    return has_room(s, more) || grow(s, more);
+}
+
 bool str_add(str *s, const void *bytes, size_t n) {
-    if (!str_reserve(s, n)) {
+    if (!has_room(s, n) && !grow(s, n)) {
         return false;
     }
     if (n) {
@@ -45,12 +54,18 @@ bool str_add(str *s, const void *bytes, size_t n) {
     return true;
 }
 
-bool str_adds(str *s, const char *text) {
-    return str_add(s, text, strlen(text));
-}
-
-bool str_addc(str *s, char c) {
-    return str_add(s, &c, 1);
+bool str_addi(str *s, long long value) {
+    char               digits[24];
+    char              *at = digits + sizeof(digits);
+    unsigned long long left = value < 0 ? 0ULL - (unsigned long long)value : (unsigned long long)value;
+    do {
+        *--at = (char)('0' + left % 10);
+        left /= 10;
+    } while (left);
+    if (value < 0) {
+        *--at = '-';
+    }
+    return str_add(s, at, (size_t)(digits + sizeof(digits) - at));
 }
 
 bool str_addf(str *s, const char *format, ...) {
@@ -97,21 +112,56 @@ static char escape_of(unsigned char c) {
     }
 }
 
-size_t str_json_plain(const char *bytes, size_t n) {
+/* The top bit of each byte that is a quote, a backslash or below 0x20. A byte of x with its top bit clear is zero where
+ * x - 1 has it set (after Mycroft 1987); a borrow can add a false alarm only above a true one. */
+static uint64_t special_bytes(uint64_t w) {
     const uint64_t ones = 0x0101010101010101u;
     const uint64_t tops = 0x8080808080808080u;
-    size_t         at = 0;
-    for (; n - at >= 8; at += 8) {
-        uint64_t w;
-        memcpy(&w, bytes + at, 8);
-        /* A byte of x is zero where (x - ones) & ~x has its top bit (Mycroft 1987); a borrow can add a false alarm only
-         * behind a true one, which the loop below sorts out. */
-        uint64_t quote = w ^ ones * '"';
-        uint64_t slash = w ^ ones * '\\';
-        uint64_t hit = ((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((w - ones * 0x20) & ~w);
-        if (hit & tops) {
-            break;
+    return (((w ^ ones * '"') - ones) | ((w ^ ones * '\\') - ones) | (w - ones * 0x20)) & ~w & tops;
+}
+
+/* The same for many bytes, written so that a compiler makes vectors of it. */
+#define BLOCK 64
+static bool plain_block(const char *bytes) {
+    unsigned char special = 0;
+    for (int i = 0; i < BLOCK; i++) {
+        unsigned char c = (unsigned char)bytes[i];
+        special |= (unsigned char)((((c ^ '"') - 1) | ((c ^ '\\') - 1) | (c - 0x20)) & ~c);
+    }
+    return special < 0x80;
+}
+
+/* Not inlined (gcc and clang): preparing its vectors costs more than a short string. */
+__attribute__((noinline)) static size_t plain_blocks(const char *bytes, size_t n) {
+    size_t at = 0;
+    while (n - at >= BLOCK && plain_block(bytes + at)) {
+        at += BLOCK;
+    }
+    return at;
+}
+
+/* How many of the eight bytes come before the first special one. */
+static size_t plain_in_word(const char *bytes) {
+    uint64_t w;
+    memcpy(&w, bytes, 8);
+    uint64_t special = special_bytes(w);
+    return special ? (size_t)__builtin_ctzll(special) / 8 : 8; /* gcc and clang: the lowest bit that is set */
+}
+
+size_t str_json_plain(const char *bytes, size_t n) {
+    size_t at = 0;
+    while (n - at >= 8) {
+        size_t plain = plain_in_word(bytes + at);
+        at += plain;
+        if (plain < 8) {
+            return at;
         }
+        if (at == 32) { /* a long one */
+            at += plain_blocks(bytes + at, n - at);
+        }
+    }
+    if (n >= 8) { /* the last eight, of which some are known to be plain */
+        return n - 8 + plain_in_word(bytes + n - 8);
     }
     while (at < n && bytes[at] != '"' && bytes[at] != '\\' && (unsigned char)bytes[at] >= 0x20) {
         at++;
@@ -119,29 +169,30 @@ size_t str_json_plain(const char *bytes, size_t n) {
     return at;
 }
 
-bool str_json(str *s, const char *bytes, size_t n) {
+/* The escape of one byte, which is none that str_json_plain lets through. */
+static bool add_escape(str *s, unsigned char c) {
     static const char hex[] = "0123456789abcdef";
+    char              e = escape_of(c);
+    char              code[6] = {'\\', e, '0', '0', hex[c >> 4], hex[c & 15]};
+    return str_add(s, code, e == 'u' ? 6 : 2);
+}
+
+bool str_json(str *s, const char *bytes, size_t n) {
     if (n > SIZE_MAX - 2 || !str_reserve(s, n + 2)) { /* exact for most texts */
         s->failed = true;
         return false;
     }
-    str_addc(s, '"');
-    for (size_t i = 0; i < n; i++) {
-        size_t plain = str_json_plain(bytes + i, n - i);
-        str_add(s, bytes + i, plain);
-        i += plain;
-        if (i == n) {
-            break;
-        }
-        unsigned char c = (unsigned char)bytes[i];
-        char          e = escape_of(c);
-        if (e == 'u') {
-            char code[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
-            str_add(s, code, sizeof(code));
-        } else {
-            char code[2] = {'\\', e};
-            str_add(s, code, sizeof(code));
-        }
+    size_t at = str_json_plain(bytes, n);
+    s->data[s->len++] = '"';
+    if (at) {
+        memcpy(s->data + s->len, bytes, at);
+        s->len += at;
+    }
+    while (at < n) {
+        add_escape(s, (unsigned char)bytes[at++]);
+        size_t plain = str_json_plain(bytes + at, n - at);
+        str_add(s, bytes + at, plain);
+        at += plain;
     }
     return str_addc(s, '"');
 }
@@ -163,7 +214,17 @@ bool str_label(str *s, const char *text) {
 
 bool str_usd(str *s, long long micro_usd) {
     unsigned long long amount = micro_usd < 0 ? 0ULL - (unsigned long long)micro_usd : (unsigned long long)micro_usd;
-    return str_addf(s, "%s%llu.%06llu", micro_usd < 0 ? "-" : "", amount / 1000000, amount % 1000000);
+    unsigned           rest = (unsigned)(amount % 1000000);
+    char               fraction[7] = {'.'};
+    for (int i = 6; i > 0; i--) {
+        fraction[i] = (char)('0' + rest % 10);
+        rest /= 10;
+    }
+    if (micro_usd < 0) {
+        str_addc(s, '-');
+    }
+    str_addi(s, (long long)(amount / 1000000));
+    return str_add(s, fraction, sizeof(fraction));
 }
 
 void str_clear(str *s) {

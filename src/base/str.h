@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 typedef struct str {
     char  *data;
@@ -16,10 +17,24 @@ typedef struct str {
 } str;
 
 bool str_add(str *s, const void *bytes, size_t n);
-bool str_adds(str *s, const char *text);
-bool str_addc(str *s, char c);
+bool str_addi(str *s, long long value); /* in decimal */
 bool str_addf(str *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 bool str_reserve(str *s, size_t more); /* room for `more` bytes beyond len */
+
+/* Inline, so that a character costs a few instructions where there is room, and the compiler counts the length of a text
+ * that stands in the source. */
+static inline bool str_addc(str *s, char c) {
+    if (s->cap - s->len < 2 || s->failed) { /* len is below cap, or both are 0 */
+        return str_add(s, &c, 1);
+    }
+    s->data[s->len++] = c;
+    s->data[s->len] = '\0';
+    return true;
+}
+
+static inline bool str_adds(str *s, const char *text) {
+    return str_add(s, text, strlen(text));
+}
 
 /* Adds a JSON string literal with its quotes. The bytes must be UTF-8 (checked at the border, not here). */
 bool str_json(str *s, const char *bytes, size_t n);

@@ -38,29 +38,50 @@ static int look(const unsigned char *b, size_t n) {
     return n < (size_t)len ? -1 : len;
 }
 
+/* Written so that a compiler makes vectors of it. */
+#define BLOCK 128
+static bool ascii_block(const unsigned char *b) {
+    unsigned char any = 0;
+    for (int i = 0; i < BLOCK; i++) {
+        any |= b[i];
+    }
+    return any < 0x80;
+}
+
+/* How many of these bytes are ASCII, in whole words. */
+static size_t skip_ascii(const unsigned char *b, size_t n) {
+    size_t at = 0;
+    while (n - at >= BLOCK && ascii_block(b + at)) {
+        at += BLOCK;
+    }
+    for (; n - at >= 8; at += 8) {
+        uint64_t w;
+        memcpy(&w, b + at, 8);
+        if (w & 0x8080808080808080u) {
+            break;
+        }
+    }
+    return at;
+}
+
 bool utf8_valid(const char *bytes, size_t n, size_t *bad) {
     const unsigned char *b = (const unsigned char *)bytes;
     size_t               i = 0;
     while (i < n) {
-        while (n - i >= 8) { /* eight ASCII bytes at once */
-            uint64_t word;
-            memcpy(&word, b + i, 8);
-            if (word & 0x8080808080808080u) {
-                break;
+        i += skip_ascii(b + i, n - i);
+        while (i < n && b[i] < 0x80) {
+            i++;
+        }
+        while (i < n && b[i] >= 0x80) {
+            int len = look(b + i, n - i);
+            if (len <= 0) {
+                if (bad) {
+                    *bad = i;
+                }
+                return false;
             }
-            i += 8;
+            i += (size_t)len;
         }
-        if (i == n) {
-            break;
-        }
-        int len = look(b + i, n - i);
-        if (len <= 0) {
-            if (bad) {
-                *bad = i;
-            }
-            return false;
-        }
-        i += (size_t)len;
     }
     return true;
 }
@@ -129,8 +150,9 @@ size_t utf8_encode(uint32_t cp, char out[4]) {
 }
 
 void utf8_copy(char *to, size_t size, const char *from) {
-    size_t n = from ? strnlen(from, size) : 0;
-    n = n < size ? n : utf8_whole(from, size - 1);
-    memcpy(to, n ? from : "", n);
+    const char *text = from ? from : "";
+    size_t      n = strnlen(text, size);
+    n = n < size ? n : utf8_whole(text, size - 1);
+    memcpy(to, text, n);
     to[n] = '\0';
 }

@@ -164,6 +164,7 @@ static void test_many_values(void **state) {
         text[i + 1] = ',';
     }
     text[0] = '[';
+    text[1] = ' ';
     text[n - 1] = ']';
     err e = {0};
     assert_null(json_parse(text, n, JSON_MAX_DEPTH, &e));

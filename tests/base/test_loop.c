@@ -1,9 +1,13 @@
 /* queue and loop: where threads meet. Run under TSan as well (make tsan). */
 #include "check.h"
 
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/loop.h"
@@ -218,9 +222,124 @@ static void test_stop_first(void **state) {
     loop_free(l);
 }
 
+/* ---- loop_write_soon ---- */
+
+#define LARGE ((size_t)3 << 20)
+
+typedef struct writing {
+    loop_task           task;
+    loop               *l;
+    struct bufferevent *b;
+    int                 peer;
+    size_t              length; /* to be written */
+    size_t              got;
+    bool                at_once, drop, settled;
+    struct event       *next, *readable;
+} writing;
+
+static char byte_at(size_t i) {
+    return (char)(i * 2654435761u >> 13);
+}
+
+static void take_all(writing *w) {
+    char    piece[8192];
+    ssize_t n;
+    while ((n = recv(w->peer, piece, sizeof piece, MSG_DONTWAIT)) > 0) {
+        for (ssize_t i = 0; i < n; i++) {
+            assert_int_equal(piece[i], byte_at(w->got++));
+        }
+    }
+}
+
+/* Runs in the same turn as what has called loop_write_soon. */
+static void on_next(evutil_socket_t fd, short what, void *arg) {
+    (void)fd;
+    (void)what;
+    writing *w = arg;
+    take_all(w);
+    w->at_once = w->got > 0;
+    if (w->length <= 5 || w->drop) {
+        loop_stop(w->l);
+    }
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg) {
+    (void)fd;
+    (void)what;
+    writing *w = arg;
+    take_all(w);
+    if (w->got == w->length) {
+        loop_stop(w->l);
+    }
+}
+
+static void run_writing(loop_task *task) {
+    writing *w = (writing *)task;
+    if (!w->settled) { /* in this turn the socket has said that it can be written to, and by the next that is over */
+        w->settled = true;
+        loop_post(w->l, task);
+        return;
+    }
+    char *bytes = malloc(w->length + 1);
+    for (size_t i = 0; i < w->length; i++) {
+        bytes[i] = byte_at(i);
+    }
+    loop_write_soon(w->b); /* nothing to write: nothing happens */
+    bufferevent_write(w->b, bytes, w->length);
+    free(bytes);
+    loop_write_soon(w->b);
+    if (w->drop) {
+        bufferevent_free(w->b);
+        w->b = NULL;
+    }
+    event_active(w->next, 0, 0);
+}
+
+static void write_soon(writing *w) {
+    err e = {0};
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    w->l = loop_new(0, &e);
+    assert_non_null(w->l);
+    w->task.run = run_writing;
+    w->peer = pair[1];
+    w->b = bufferevent_socket_new(loop_base(w->l), pair[0], BEV_OPT_CLOSE_ON_FREE);
+    bufferevent_enable(w->b, EV_READ | EV_WRITE);
+    w->next = event_new(loop_base(w->l), -1, 0, on_next, w);
+    w->readable = event_new(loop_base(w->l), pair[1], EV_READ | EV_PERSIST, on_readable, w);
+    if (w->length > 5) {
+        event_add(w->readable, NULL);
+    }
+    loop_post(w->l, &w->task);
+    assert_ok(loop_run(w->l, &e), e);
+    event_free(w->next);
+    event_free(w->readable);
+    if (w->b) {
+        assert_int_equal(evbuffer_get_length(bufferevent_get_output(w->b)), 0);
+        bufferevent_free(w->b);
+    }
+    close(pair[1]);
+    loop_free(w->l);
+}
+
+static void test_write_soon(void **state) {
+    (void)state;
+    writing small = {.length = 5};
+    write_soon(&small);
+    assert_true(small.at_once);
+    assert_int_equal(small.got, 5);
+    writing large = {.length = LARGE}; /* more than the socket takes at once: the rest follows by itself */
+    write_soon(&large);
+    assert_true(large.at_once);
+    assert_int_equal(large.got, LARGE);
+    writing dropped = {.length = 5, .drop = true};
+    write_soon(&dropped);
+    assert_int_equal(dropped.got, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_queue_threads), cmocka_unit_test(test_queue_alone),
-                                       cmocka_unit_test(test_loop_threads), cmocka_unit_test(test_loop_fair),
-                                       cmocka_unit_test(test_stop_first)};
+                                       cmocka_unit_test(test_loop_threads),  cmocka_unit_test(test_loop_fair),
+                                       cmocka_unit_test(test_stop_first),    cmocka_unit_test(test_write_soon)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
