@@ -30,6 +30,7 @@ cached       *cached_new(size_t body_len); /* one reference, the caller's; fill 
 void          cached_retain(const cached *e);
 void          cached_release(const cached *e);
 const cached *cached_hold(const cached *e); /* one more reference; any thread */
+bool          cached_gone(const cached *e); /* it was in a cache and was replaced, evicted or removed */
 
 void          cache_put(cache *c, cached *e);                         /* takes its own reference; replaces */
 const cached *cache_get(cache *c, const sha256 *key, int64_t now_us); /* NULL or a reference to release */

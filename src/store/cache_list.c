@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/map.h"
 #include "base/utf8.h"
 #include "store/db.h"
 
@@ -43,33 +44,47 @@ static void write_row(sqlite3_stmt *s, int64_t now_us, str *json) {
     str_addc(json, '}');
 }
 
+/* An answer that was stored again has an older row, which no longer counts. */
+static bool newest_of_key(map *seen, sqlite3_stmt *s) {
+    const void *key = sqlite3_column_blob(s, 0);
+    size_t      n = (size_t)sqlite3_column_bytes(s, 0);
+    int64_t     ignored;
+    return n == 0 || (!map_get(seen, key, n, &ignored) && map_put(seen, key, n, 1));
+}
+
 bool db_cache_list(struct sqlite3 *db, int limit, str *json, err *e) {
     sqlite3_stmt *s = NULL;
     int64_t       now_us = clock_wall_us();
     if (sqlite3_prepare_v2(db,
                            "SELECT key, model, space, created_us, expires_us, prompt_tokens, completion_tokens, body "
-                           "FROM cache WHERE expires_us > ?1 ORDER BY created_us DESC LIMIT ?2",
+                           "FROM cache WHERE expires_us > ?1 ORDER BY id DESC",
                            -1, &s, NULL) != SQLITE_OK) {
         return failed(db, e);
     }
     sqlite3_bind_int64(s, 1, now_us);
-    sqlite3_bind_int(s, 2, limit);
-    int code, n = 0;
+    int  code = SQLITE_DONE, n = 0;
+    map *seen = map_new(64);
     str_addc(json, '[');
-    while ((code = sqlite3_step(s)) == SQLITE_ROW) {
-        str_adds(json, n++ ? "," : "");
-        write_row(s, now_us, json);
+    while (seen && n < limit && (code = sqlite3_step(s)) == SQLITE_ROW) {
+        if (newest_of_key(seen, s)) {
+            str_adds(json, n++ ? "," : "");
+            write_row(s, now_us, json);
+        }
     }
     str_addc(json, ']');
-    bool ok = code == SQLITE_DONE || failed(db, e);
+    json->failed = json->failed || !seen;
+    bool ok = code == SQLITE_DONE || code == SQLITE_ROW || failed(db, e);
     sqlite3_finalize(s);
+    map_free(seen);
     return ok && (!json->failed || err_set(e, ERR_MEMORY, "Out of memory."));
 }
 
 bool db_cache_totals(struct sqlite3 *db, str *json, err *e) {
     sqlite3_stmt *s = NULL;
-    if (sqlite3_prepare_v2(db, "SELECT count(*), coalesce(sum(length(body)), 0) FROM cache WHERE expires_us > ?1", -1,
-                           &s, NULL) != SQLITE_OK) {
+    if (sqlite3_prepare_v2(db,
+                           "SELECT count(*), coalesce(sum(bytes), 0) FROM (SELECT max(id), length(body) AS bytes FROM"
+                           " cache WHERE expires_us > ?1 GROUP BY key)",
+                           -1, &s, NULL) != SQLITE_OK) {
         return failed(db, e);
     }
     sqlite3_bind_int64(s, 1, clock_wall_us());

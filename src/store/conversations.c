@@ -102,7 +102,7 @@ void db_conversation_ask(db *d, loop *l, db_query_fn query, const void *arg, siz
     }
     *o = (op){.kind = OP_ASK, .ask = a};
     queue_put(d->ops, &o->item);
-    atomic_store(&d->hurry, true);
+    db_kick(d);
 }
 
 void turn_free_op(db *d, op *o) {

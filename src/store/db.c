@@ -10,6 +10,7 @@
 
 #define MAX_PUT_BYTES (64 << 20)
 #define CACHE_LIMIT   (1LL << 30)
+#define ENOUGH        1024 /* wishes that need not wait for more: the cost of a commit is small beside them */
 
 /* ---- open, close ---- */
 
@@ -24,6 +25,12 @@ static bool open_parts(db *d, const char *path, err *e) {
     d->path = db_file_of(path);
     d->ops = queue_new(NULL, NULL);
     d->asks = queue_new(NULL, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC); /* setting the date does not stretch a wait */
+    pthread_cond_init(&d->kick, &attributes);
+    pthread_condattr_destroy(&attributes);
+    pthread_mutex_init(&d->lock, NULL);
     if (!d->path || !d->ops || !d->asks) {
         return err_set(e, ERR_MEMORY, "Out of memory for the database.");
     }
@@ -61,6 +68,7 @@ void db_close(db *d) {
     }
     if (d->writing) {
         queue_put(d->ops, &d->last_op);
+        db_kick(d);
         pthread_join(d->writer, NULL);
     }
     if (d->asks) {
@@ -70,6 +78,8 @@ void db_close(db *d) {
         sqlite3_finalize(d->sql[i]);
     }
     sqlite3_close(d->connection);
+    pthread_cond_destroy(&d->kick);
+    pthread_mutex_destroy(&d->lock);
     queue_free(d->ops);
     queue_free(d->asks);
     free(d->path);
@@ -78,8 +88,8 @@ void db_close(db *d) {
 
 /* ---- wishes ---- */
 
-static op *new_op(db *d, op_kind kind) {
-    op *o = malloc(sizeof *o);
+static op *new_op(db *d, op_kind kind, size_t text) {
+    op *o = malloc(sizeof *o + text);
     if (!o) {
         atomic_fetch_add(kind == OP_LEDGER ? &d->rows_dropped : &d->cache_dropped, 1);
         log_error("out of memory for a row of the database; it is dropped");
@@ -89,12 +99,26 @@ static op *new_op(db *d, op_kind kind) {
     return o;
 }
 
+void db_kick(db *d) {
+    pthread_mutex_lock(&d->lock);
+    d->kicked = true;
+    pthread_cond_signal(&d->kick);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static void put_op(db *d, op *o) {
+    queue_put(d->ops, &o->item);
+    if (atomic_fetch_add(&d->queued, 1) + 1 == ENOUGH) {
+        db_kick(d);
+    }
+}
+
 void db_ledger(db *d, const ledger_row *row) {
-    op *o = new_op(d, OP_LEDGER);
+    op *o = new_op(d, OP_LEDGER, ledger_text_bytes(row));
     if (o) {
-        o->row = *row;
+        ledger_pack(o, row);
         atomic_fetch_add(&d->rows_waiting, 1);
-        queue_put(d->ops, &o->item);
+        put_op(d, o);
     }
 }
 
@@ -107,30 +131,31 @@ void db_cache_put(db *d, const cached *e) {
         atomic_fetch_add(&d->cache_dropped, 1);
         return;
     }
-    op *o = new_op(d, OP_CACHE_PUT);
+    op *o = new_op(d, OP_CACHE_PUT, 0);
     if (o) {
         o->put = cached_hold(e);
         atomic_fetch_add(&d->put_bytes, (long long)e->len);
-        queue_put(d->ops, &o->item);
+        put_op(d, o);
     }
 }
 
 void db_cache_remove(db *d, const sha256 *key) {
-    op *o = new_op(d, OP_CACHE_REMOVE);
+    op *o = new_op(d, OP_CACHE_REMOVE, 0);
     if (o) {
         o->remove = *key;
-        queue_put(d->ops, &o->item);
+        put_op(d, o);
     }
 }
 
 void db_cache_purge(db *d, const char *model, const char *space) {
-    op *o = new_op(d, OP_CACHE_PURGE);
+    size_t model_size = model ? strlen(model) + 1 : 1, space_size = space ? strlen(space) + 1 : 1;
+    op    *o = new_op(d, OP_CACHE_PURGE, model_size + space_size);
     if (o) {
         o->purge.any_model = !model;
         o->purge.any_space = !space;
-        snprintf(o->purge.model, sizeof o->purge.model, "%s", model ? model : "");
-        snprintf(o->purge.space, sizeof o->purge.space, "%s", space ? space : "");
-        queue_put(d->ops, &o->item);
+        memcpy(o->text, model ? model : "", model_size);
+        memcpy(o->text + model_size, space ? space : "", space_size);
+        put_op(d, o);
     }
 }
 

@@ -1,7 +1,7 @@
 /* db.h - pare.db: the ledger, and the cache at rest.
  *
  * SQLite in WAL mode. One writer thread takes rows from a queue and commits them in batches (at most one second apart,
- * usually 100 ms); a kill loses at most that. One reader thread answers questions, so that no event loop ever waits for
+ * usually 250 ms, or 1024 rows); a kill loses at most that. One reader thread answers questions, so that no event loop ever waits for
  * a disk. A full or failing disk is logged, counted and retried; the gateway goes on.                               */
 #ifndef PARE_STORE_DB_H
 #define PARE_STORE_DB_H
@@ -44,12 +44,13 @@ void db_close(db *d); /* writes what is queued; before the loops that db_ask was
 
 /* Copies; never blocks. While the disk fails, the newest 500000 rows wait in memory; older ones are dropped, counted
  * and logged. */
-void    db_ledger(db *d, const ledger_row *row);
-void    db_ledger_keep(db *d, int64_t us);    /* older rows are deleted, a few at a time; 0: none (at start) */
-void    db_cache_put(db *d, const cached *e); /* takes a reference; dropped when > 64 MiB wait */
-void    db_cache_remove(db *d, const sha256 *key);
-void    db_cache_purge(db *d, const char *model, const char *space);
-void    db_cache_limit(db *d, int64_t bytes); /* of the cache at rest; the oldest go first; 1 GiB at start */
+void db_ledger(db *d, const ledger_row *row);
+void db_ledger_keep(db *d, int64_t us);    /* older rows are deleted, a few at a time; 0: none (at start) */
+void db_cache_put(db *d, const cached *e); /* takes a reference; dropped when > 64 MiB wait. One that leaves the cache
+                                               * in memory while it waits is not written. */
+void db_cache_remove(db *d, const sha256 *key);
+void db_cache_purge(db *d, const char *model, const char *space);
+void db_cache_limit(db *d, int64_t bytes); /* of the cache at rest; the oldest go first; 1 GiB at start */
 /* Reads the unexpired rows, newest last, into memory at start. Returns how many, or -1. */
 int64_t db_cache_load(db *d, cache *into, err *e);
 

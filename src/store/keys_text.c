@@ -1,12 +1,15 @@
 /* keys_text.c - keys and their rules as JSON, for the admin API and `pare key list`. */
 #include <math.h>
 #include <sqlite3.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/date.h"
 #include "base/json.h"
+#include "base/map.h"
 #include "base/money.h"
 #include "store/keys.h"
+#include "store/ledger.h"
 
 /* ---- reading rules ---- */
 
@@ -125,24 +128,45 @@ void rules_to_json(const key_rules *r, str *out) {
     add_date(out, "expires", r->expires_us);
 }
 
-/* Sums in millions and rest apart: SQLite's sum() fails where it overflows. */
-#define SPENT(column)                                                                                                  \
-    "SELECT coalesce(sum(CASE WHEN time_us >= ?2 THEN cost_nano / 1000 ELSE 0 END), 0), coalesce(sum(cost_nano / "     \
-    "1000), 0) FROM ledger WHERE " column " = ?1 AND time_us >= ?3"
+/* What a key, or a group, has spent today and this month. */
+typedef struct spending {
+    const ledger_spender *all;
+    size_t                n;
+    map                  *keys, *groups; /* names to places in the sums */
+    struct {
+        int64_t day, month;
+    } * sums; /* two of each spender: of its key and of its group, unless it stood there before */
+} spending;
 
-static bool add_spent(sqlite3_stmt *s, const char *name, int64_t now_us, str *out) {
-    sqlite3_bind_text(s, 1, name, -1, SQLITE_STATIC);
-    sqlite3_bind_int64(s, 2, day_begin(now_us));
-    sqlite3_bind_int64(s, 3, month_begin(now_us));
-    bool good = sqlite3_step(s) == SQLITE_ROW;
-    if (good) {
-        str_adds(out, ",\"spent_day\":");
-        str_usd(out, sqlite3_column_int64(s, 0));
-        str_adds(out, ",\"spent_month\":");
-        str_usd(out, sqlite3_column_int64(s, 1));
+static bool add_sum(spending *s, map *names, const char *name, const ledger_spender *of, int64_t place) {
+    int64_t at = place;
+    if (!map_get(names, name, strlen(name), &at) && !map_put(names, name, strlen(name), at)) {
+        return false;
     }
-    sqlite3_reset(s);
+    s->sums[at].day = money_add(s->sums[at].day, of->late_nano);
+    s->sums[at].month = money_add(s->sums[at].month, of->nano);
+    return true;
+}
+
+static bool sum_up(spending *s) {
+    s->keys = map_new(s->n);
+    s->groups = map_new(s->n);
+    s->sums = calloc(s->n * 2 + 1, sizeof *s->sums);
+    bool good = s->keys && s->groups && s->sums;
+    for (size_t i = 0; good && i < s->n; i++) {
+        good = add_sum(s, s->keys, s->all[i].key, &s->all[i], (int64_t)(2 * i)) &&
+               add_sum(s, s->groups, s->all[i].group, &s->all[i], (int64_t)(2 * i + 1));
+    }
     return good;
+}
+
+static void add_spent(const spending *s, const map *names, const char *name, str *out) {
+    int64_t at = 0;
+    bool    any = map_get(names, name, strlen(name), &at);
+    str_adds(out, ",\"spent_day\":");
+    str_usd(out, any ? money_micro(s->sums[at].day) : 0);
+    str_adds(out, ",\"spent_month\":");
+    str_usd(out, any ? money_micro(s->sums[at].month) : 0);
 }
 
 static void add_key(const key_row *k, int64_t now_us, str *out) {
@@ -160,41 +184,44 @@ static void add_key(const key_row *k, int64_t now_us, str *out) {
     add_date(out, "revoked", k->revoked_us);
 }
 
-static bool write_list(const key_list *l, sqlite3_stmt *of_key, sqlite3_stmt *of_group, int64_t now_us, str *json) {
-    bool good = true;
+static void write_list(const key_list *l, const spending *of, int64_t now_us, str *json) {
     str_adds(json, "{\"keys\":[");
-    for (int i = 0; good && i < l->n_keys; i++) {
+    for (int i = 0; i < l->n_keys; i++) {
         str_adds(json, i ? "," : "");
         add_key(&l->keys[i], now_us, json);
-        good = add_spent(of_key, l->keys[i].name, now_us, json);
+        add_spent(of, of->keys, l->keys[i].name, json);
         str_addc(json, '}');
     }
     str_adds(json, "],\"groups\":[");
-    for (int i = 0; good && i < l->n_groups; i++) {
+    for (int i = 0; i < l->n_groups; i++) {
         str_adds(json, i ? ",{\"name\":" : "{\"name\":");
         str_jsons(json, l->groups[i].name);
         rules_to_json(&l->groups[i].rules, json);
-        good = add_spent(of_group, l->groups[i].name, now_us, json);
+        add_spent(of, of->groups, l->groups[i].name, json);
         str_addc(json, '}');
     }
     str_adds(json, "]}");
-    return good;
 }
 
 bool keys_list_json(sqlite3 *c, int64_t now_us, str *json, err *e) {
-    key_list      l;
-    sqlite3_stmt *of_key = NULL, *of_group = NULL;
+    key_list        l;
+    ledger_spender *all = NULL;
+    spending        of = {0};
     if (!keys_read(c, &l, e)) {
         return false;
     }
-    bool good = sqlite3_prepare_v2(c, SPENT("key"), -1, &of_key, NULL) == SQLITE_OK &&
-                sqlite3_prepare_v2(c, SPENT("key_group"), -1, &of_group, NULL) == SQLITE_OK &&
-                write_list(&l, of_key, of_group, now_us, json);
-    if (!good) {
-        err_set(e, ERR_IO, "The keys and what they have spent cannot be read: %s.", sqlite3_errmsg(c));
+    bool good = ledger_spenders(c, month_begin(now_us), day_begin(now_us), &all, &of.n, e);
+    if (good) {
+        of.all = all;
+        good = sum_up(&of) || err_set(e, ERR_MEMORY, "Out of memory for the keys and what they have spent.");
     }
-    sqlite3_finalize(of_key);
-    sqlite3_finalize(of_group);
+    if (good) {
+        write_list(&l, &of, now_us, json);
+    }
+    map_free(of.keys);
+    map_free(of.groups);
+    free(of.sums);
+    free(all);
     key_list_free(&l);
     return good;
 }

@@ -3,11 +3,129 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/map.h"
 #include "base/money.h"
 #include "store/db_parts.h"
 #include "store/ledger.h"
 
 /* ---- budgets ---- */
+
+static const char *text_at(sqlite3_stmt *s, int i) {
+    const char *text = (const char *)sqlite3_column_text(s, i);
+    return text ? text : "";
+}
+
+static const char spend_query[] =
+    "SELECT key, key_group, attempt = 0 AND outcome <> 'refused', cost_nano, prompt_tokens, completion_tokens, id"
+    " FROM ledger WHERE id >= ?";
+
+/* Grouping by SQL would sort all rows of the month for a handful of sums. */
+typedef struct spenders {
+    ledger_spender *at;
+    size_t          n, room, last; /* last: who the row before was of; rows of one key come together */
+    map            *index;         /* of key and group, with their zeros */
+} spenders;
+
+static void copy_name(char to[64], const char *name) {
+    memset(to, 0, 64);
+    memcpy(to, name, strnlen(name, 63));
+}
+
+static ledger_spender *spender_of(spenders *all, const char *key, const char *group) {
+    if (all->n > 0 && strcmp(all->at[all->last].key, key) == 0 && strcmp(all->at[all->last].group, group) == 0) {
+        return &all->at[all->last];
+    }
+    struct {
+        char key[64], group[64];
+    } name;
+    int64_t i = 0;
+    copy_name(name.key, key);
+    copy_name(name.group, group);
+    if (!map_get(all->index, &name, sizeof name, &i)) {
+        if (all->n == all->room) {
+            size_t          room = all->room ? all->room * 2 : 64;
+            ledger_spender *at = realloc(all->at, room * sizeof *at);
+            if (!at) {
+                return NULL;
+            }
+            all->at = at;
+            all->room = room;
+        }
+        i = (int64_t)all->n;
+        if (!map_put(all->index, &name, sizeof name, i)) {
+            return NULL;
+        }
+        ledger_spender *s = &all->at[all->n++];
+        memset(s, 0, sizeof *s);
+        memcpy(s->key, name.key, sizeof s->key);
+        memcpy(s->group, name.group, sizeof s->group);
+    }
+    all->last = (size_t)i;
+    return &all->at[i];
+}
+
+static bool add_spending(spenders *all, sqlite3_stmt *s, int64_t late_id) {
+    ledger_spender *to = spender_of(all, text_at(s, 0), text_at(s, 1));
+    if (to) {
+        int64_t nano = sqlite3_column_int64(s, 3);
+        to->requests += sqlite3_column_int(s, 2);
+        to->nano = money_add(to->nano, nano);
+        to->late_nano = sqlite3_column_int64(s, 6) >= late_id ? money_add(to->late_nano, nano) : to->late_nano;
+        to->tokens = money_add(to->tokens, money_add(sqlite3_column_int64(s, 4), sqlite3_column_int64(s, 5)));
+    }
+    return to != NULL;
+}
+
+static int by_name(const void *x, const void *y) {
+    const ledger_spender *a = x, *b = y;
+    int                   order = strcmp(a->key, b->key);
+    return order ? order : strcmp(a->group, b->group);
+}
+
+bool ledger_spenders(struct sqlite3 *read_only, int64_t since_us, int64_t late_us, ledger_spender **out, size_t *n,
+                     err *e) {
+    sqlite3_stmt *s = NULL;
+    spenders      all = {.index = map_new(64)};
+    bool          good = all.index != NULL;
+    int           code = SQLITE_NOMEM;
+    if (good && (code = sqlite3_prepare_v2(read_only, spend_query, -1, &s, NULL)) == SQLITE_OK) {
+        sqlite3_bind_int64(s, 1, ledger_id(since_us));
+        while (good && (code = sqlite3_step(s)) == SQLITE_ROW) {
+            good = add_spending(&all, s, ledger_id(late_us));
+        }
+    }
+    if (!good) {
+        err_set(e, ERR_MEMORY, "Out of memory while summing up the ledger.");
+    }
+    good = good && (code == SQLITE_DONE || db_fail("pare.db", read_only, "read the ledger", e));
+    sqlite3_finalize(s);
+    map_free(all.index);
+    if (!good) {
+        free(all.at);
+        return false;
+    }
+    if (all.n > 0) {
+        qsort(all.at, all.n, sizeof *all.at, by_name);
+    }
+    *out = all.at;
+    *n = all.n;
+    return true;
+}
+
+bool db_spend(db *d, int64_t since_us, ledger_spent fn, void *ctx, err *e) {
+    sqlite3        *c = db_connect(d->path, false, e);
+    ledger_spender *all = NULL;
+    size_t          n = 0;
+    bool            good = c && ledger_spenders(c, since_us, since_us, &all, &n, e);
+    for (size_t i = 0; good && i < n; i++) {
+        fn(ctx, all[i].key, all[i].group, all[i].nano, all[i].requests, all[i].tokens);
+    }
+    free(all);
+    sqlite3_close(c);
+    return good;
+}
+
+/* ---- reports ---- */
 
 /* SQLite's sum() fails where it overflows, and a provider's counts may be absurd: millions and rest are summed apart. */
 #define SPLIT_SUM(column) "sum((" column ") / 1000000), sum((" column ") % 1000000)"
@@ -17,37 +135,6 @@ static int64_t joined(sqlite3_stmt *s, int at) {
     int64_t whole = millions > INT64_MAX / 1000000 ? INT64_MAX : millions < 0 ? 0 : millions * 1000000;
     return money_add(whole, rest);
 }
-
-static const char spend_query[] =
-    "SELECT key, key_group, sum(attempt = 0 AND outcome <> 'refused'), " SPLIT_SUM("cost_nano") ", " SPLIT_SUM(
-        "prompt_tokens") ", " SPLIT_SUM("completion_tokens") " FROM ledger WHERE time_us >= ? GROUP BY key, key_group";
-
-static const char *text_at(sqlite3_stmt *s, int i) {
-    const char *text = (const char *)sqlite3_column_text(s, i);
-    return text ? text : "";
-}
-
-bool db_spend(db *d, int64_t since_us, ledger_spent fn, void *ctx, err *e) {
-    sqlite3      *c = db_connect(d->path, false, e);
-    sqlite3_stmt *s = NULL;
-    if (!c) {
-        return false;
-    }
-    int code = sqlite3_prepare_v2(c, spend_query, -1, &s, NULL);
-    if (code == SQLITE_OK) {
-        sqlite3_bind_int64(s, 1, since_us);
-        while ((code = sqlite3_step(s)) == SQLITE_ROW) {
-            int64_t tokens = money_add(joined(s, 5), joined(s, 7));
-            fn(ctx, text_at(s, 0), text_at(s, 1), joined(s, 3), sqlite3_column_int64(s, 2), tokens);
-        }
-    }
-    bool good = code == SQLITE_DONE || db_fail(d->path, c, "read the ledger", e);
-    sqlite3_finalize(s);
-    sqlite3_close(c);
-    return good;
-}
-
-/* ---- reports ---- */
 
 /* Days and months are UTC's, as the providers' invoices have them. */
 static const struct {
@@ -89,7 +176,7 @@ static bool write_query(const ledger_query *q, str *sql) {
     for (int i = 0; i < q->n_by; i++) {
         str_addf(sql, ", %s AS by%d", sql_of(q->by[i]), i);
     }
-    str_adds(sql, " FROM ledger WHERE time_us >= ?1 AND time_us < ?2");
+    str_adds(sql, " FROM ledger WHERE id >= ?1 AND id < ?2");
     for (int i = 0; i < q->n_by; i++) {
         str_addf(sql, "%s by%d", i ? "," : " GROUP BY", i);
     }
@@ -138,8 +225,8 @@ bool ledger_report(struct sqlite3 *read_only, const ledger_query *q, ledger_line
     int  code = sqlite3_prepare_v2(read_only, sql.data, -1, &s, NULL);
     bool going = true;
     if (code == SQLITE_OK) {
-        sqlite3_bind_int64(s, 1, q->since_us);
-        sqlite3_bind_int64(s, 2, q->until_us);
+        sqlite3_bind_int64(s, 1, ledger_id(q->since_us));
+        sqlite3_bind_int64(s, 2, ledger_id(q->until_us));
         while (going && (code = sqlite3_step(s)) == SQLITE_ROW) {
             ledger_line line = {0};
             take_line(s, q, &line);
@@ -178,7 +265,7 @@ static const char rows_query[] =
     "SELECT time_us, request_id, key, key_group, model, upstream_model, backend, stage, outcome, status, attempt, tier,"
     " prompt_tokens, cached_tokens, write_5m, write_1h, audio_in, image_in, completion_tokens, reasoning_tokens,"
     " audio_out, searches, counted, cost_nano, saved_nano, queue_us, first_us, total_us, stream"
-    " FROM ledger WHERE time_us >= ?1 AND time_us < ?2 ORDER BY time_us, id";
+    " FROM ledger WHERE id >= ?1 AND id < ?2 ORDER BY id";
 
 static void take_text(char *to, size_t size, sqlite3_stmt *s, int *at) {
     const char *text = text_at(s, (*at)++);
@@ -220,8 +307,8 @@ bool ledger_rows(struct sqlite3 *read_only, int64_t since_us, int64_t until_us, 
     int           code = sqlite3_prepare_v2(read_only, rows_query, -1, &s, NULL);
     bool          going = true;
     if (code == SQLITE_OK) {
-        sqlite3_bind_int64(s, 1, since_us);
-        sqlite3_bind_int64(s, 2, until_us);
+        sqlite3_bind_int64(s, 1, ledger_id(since_us));
+        sqlite3_bind_int64(s, 2, ledger_id(until_us));
         while (going && (code = sqlite3_step(s)) == SQLITE_ROW) {
             ledger_row row = {0};
             take_row(s, &row);

@@ -32,6 +32,16 @@ struct sqlite3 *ledger_open(const char *path, err *e);
 typedef bool (*ledger_line_fn)(void *ctx, const ledger_line *line, err *e);
 bool ledger_report(struct sqlite3 *read_only, const ledger_query *q, ledger_line_fn fn, void *ctx, err *e);
 
+/* What each key has spent since a time, its attempts included, and of it since a later time; how often it has asked
+ * (refused requests and attempts do not count), with how many tokens. A key that was in two groups stands twice. In order
+ * of names; the caller frees. */
+typedef struct ledger_spender {
+    char    key[64], group[64];
+    int64_t nano, late_nano, requests, tokens;
+} ledger_spender;
+bool ledger_spenders(struct sqlite3 *read_only, int64_t since_us, int64_t late_us, ledger_spender **out, size_t *n,
+                     err *e);
+
 /* Every row, oldest first. */
 typedef bool (*ledger_row_fn)(void *ctx, const ledger_row *row, err *e);
 bool ledger_rows(struct sqlite3 *read_only, int64_t since_us, int64_t until_us, ledger_row_fn fn, void *ctx, err *e);

@@ -13,12 +13,14 @@
 #define SHARDS        16
 #define SMALL         (16 << 20) /* below this one shard holds all, so that its share is not too small for an answer */
 #define LEAST_BUCKETS 64
+#define CACHE_LINE    64 /* bytes */
 #define SYSTEM_BYTES  32 /* what malloc keeps for itself around the two pieces of an entry */
 
 /* ---- one stored answer, counted ---- */
 
 typedef struct count { /* stands before the public part, in the same piece of memory */
     _Alignas(max_align_t) atomic_int references;
+    atomic_bool gone; /* out of the cache again */
 } count;
 
 static count *count_of(const cached *e) {
@@ -34,6 +36,7 @@ cached *cached_new(size_t body_len) {
         return NULL;
     }
     atomic_init(&c->references, 1);
+    atomic_init(&c->gone, false);
     cached *e = (cached *)(c + 1);
     memset(e, 0, sizeof *e);
     e->len = body_len;
@@ -53,6 +56,10 @@ const cached *cached_hold(const cached *e) {
     return e;
 }
 
+bool cached_gone(const cached *e) {
+    return atomic_load_explicit(&count_of(e)->gone, memory_order_relaxed);
+}
+
 /* ---- a shard ---- */
 
 typedef struct node {
@@ -61,13 +68,13 @@ typedef struct node {
     struct node  *newer, *older; /* by last use */
 } node;
 
-typedef struct shard {
-    pthread_mutex_t lock;
-    node          **buckets;
-    size_t          n_buckets; /* a power of two */
-    node           *newest, *oldest;
-    size_t          bytes, max_bytes;
-    cache_stats     counts; /* entries and the counters; bytes are above */
+typedef struct shard { /* has cache lines of its own, lest the lock of one slow the others */
+    _Alignas(CACHE_LINE) pthread_mutex_t lock;
+    node      **buckets;
+    size_t      n_buckets; /* a power of two */
+    node       *newest, *oldest;
+    size_t      bytes, max_bytes;
+    cache_stats counts; /* entries and the counters; bytes are above */
 } shard;
 
 struct cache {
@@ -116,6 +123,7 @@ static void take_out(shard *s, node **at, node **gone) {
     list_remove(s, n);
     s->bytes -= bytes_of(n->answer);
     s->counts.entries--;
+    atomic_store_explicit(&count_of(n->answer)->gone, true, memory_order_relaxed);
     n->chain = *gone;
     *gone = n;
 }
@@ -155,12 +163,13 @@ static void grow(shard *s) {
 cache *cache_new(size_t max_bytes, err *e) {
     cache *c = calloc(1, sizeof *c);
     int    n = max_bytes < SMALL ? 1 : SHARDS;
-    shard *shards = c ? calloc((size_t)n, sizeof *shards) : NULL;
+    shard *shards = c ? aligned_alloc(CACHE_LINE, (size_t)n * sizeof *shards) : NULL;
     if (!shards) {
         free(c);
         err_set(e, ERR_MEMORY, "Out of memory for the cache.");
         return NULL;
     }
+    memset(shards, 0, (size_t)n * sizeof *shards);
     c->shards = shards;
     for (int i = 0; i < n; i++) {
         shard *s = &shards[i];

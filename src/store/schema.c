@@ -47,8 +47,66 @@ static const char schema_2[] = "ALTER TABLE ledger RENAME COLUMN cost_micro TO c
                                "CREATE INDEX ledger_key ON ledger(key, time_us);"
                                "PRAGMA user_version = 2;";
 
+/* No index but the tables themselves, so that a row dirties no page but the last: the ledger's rows stand in order of
+ * their time (ledger_id), the cache's in order of their age, in parts of 256 (CACHE_PART). The ledger's columns are not
+ * declared NOT NULL, for the writer gives a value to each, and looking at 29 of them is a fifteenth of a row's cost. The
+ * rows of the cache keep the order in which they were written, their rowid. */
+#define LEDGER_3                                                                                                       \
+    "time_us, request_id, key, key_group, model, stage, backend, upstream_model, tier, outcome, prompt_tokens,"        \
+    " completion_tokens, cached_tokens, reasoning_tokens, write_5m, write_1h, audio_in, audio_out, image_in, "         \
+    "searches,"                                                                                                        \
+    " counted, attempt, cost_nano, saved_nano, queue_us, first_us, total_us, stream, status"
+static const char schema_3[] =
+    "ALTER TABLE ledger RENAME TO ledger_2;"
+    "CREATE TABLE ledger(id INTEGER PRIMARY KEY, time_us INTEGER, request_id TEXT, key TEXT, key_group TEXT, model "
+    "TEXT,"
+    " stage TEXT, backend TEXT, upstream_model TEXT, tier TEXT, outcome TEXT, prompt_tokens INTEGER,"
+    " completion_tokens INTEGER, cached_tokens INTEGER, reasoning_tokens INTEGER, write_5m INTEGER, write_1h INTEGER,"
+    " audio_in INTEGER, audio_out INTEGER, image_in INTEGER, searches INTEGER, counted INTEGER, attempt INTEGER,"
+    " cost_nano INTEGER, saved_nano INTEGER, queue_us INTEGER, first_us INTEGER, total_us INTEGER, stream INTEGER,"
+    " status INTEGER);"
+    "ALTER TABLE cache RENAME TO cache_2;"
+    "CREATE TABLE cache(id INTEGER PRIMARY KEY, key BLOB NOT NULL, space TEXT NOT NULL, model TEXT NOT NULL,"
+    " created_us INTEGER NOT NULL, expires_us INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,"
+    " completion_tokens INTEGER NOT NULL, body BLOB NOT NULL);"
+    "INSERT INTO cache SELECT rowid, key, space, model, created_us, expires_us, prompt_tokens, completion_tokens, body"
+    " FROM cache_2 ORDER BY rowid;"
+    "DROP TABLE cache_2;"
+    "CREATE TABLE cache_part(id INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, soonest_us INTEGER NOT NULL);"
+    "INSERT INTO cache_part SELECT id / 256, sum(length(body) + " CACHE_ROW_BYTES_SQL "), min(expires_us) FROM cache"
+    " GROUP BY 1;"
+    "PRAGMA user_version = 3;";
+
+/* The rows of a ledger of version 2, in order of their time: the index of times leads, so nothing is sorted. */
+static bool move_ledger(sqlite3 *c) {
+    sqlite3_stmt *rows = NULL, *move = NULL;
+    int           code = SQLITE_ERROR;
+    if (sqlite3_prepare_v2(c, "SELECT id, time_us FROM ledger_2 ORDER BY time_us, id", -1, &rows, NULL) == SQLITE_OK &&
+        sqlite3_prepare_v2(c, "INSERT INTO ledger SELECT ?1, " LEDGER_3 " FROM ledger_2 WHERE id = ?2", -1, &move,
+                           NULL) == SQLITE_OK) {
+        int64_t last = 0;
+        while ((code = sqlite3_step(rows)) == SQLITE_ROW) {
+            int64_t at = sqlite3_column_int64(rows, 1);
+            int64_t id = ledger_id(at < LEDGER_LAST_US ? at : LEDGER_LAST_US - 1);
+            last = id > last ? id : last + 1;
+            sqlite3_bind_int64(move, 1, last);
+            sqlite3_bind_int64(move, 2, sqlite3_column_int64(rows, 0));
+            code = sqlite3_step(move);
+            if (sqlite3_reset(move) != SQLITE_OK) {
+                break;
+            }
+        }
+    }
+    sqlite3_finalize(rows);
+    sqlite3_finalize(move);
+    return code == SQLITE_DONE && sqlite3_exec(c, "DROP TABLE ledger_2", NULL, NULL, NULL) == SQLITE_OK;
+}
+
 /* The i-th makes version i + 1 of version i; an empty file is version 0. */
-static const char *const steps[] = {schema_1, schema_2};
+static const struct {
+    const char *sql;
+    bool (*then)(sqlite3 *c);
+} steps[] = {{schema_1, NULL}, {schema_2, NULL}, {schema_3, move_ledger}};
 #define SCHEMA_VERSION ((int64_t)(sizeof steps / sizeof steps[0]))
 
 bool db_fail(const char *path, sqlite3 *connection, const char *what, err *e) {
@@ -144,7 +202,8 @@ static bool make_tables(const char *path, sqlite3 *c, err *e) {
         log_info("%s: brought from schema %lld to %d", path, (long long)version, (int)SCHEMA_VERSION);
     }
     for (; version < SCHEMA_VERSION; version++) {
-        if (sqlite3_exec(c, steps[version], NULL, NULL, NULL) != SQLITE_OK) {
+        if (sqlite3_exec(c, steps[version].sql, NULL, NULL, NULL) != SQLITE_OK ||
+            (steps[version].then && !steps[version].then(c))) {
             return db_fail(path, c, "make its tables", e);
         }
     }
@@ -190,7 +249,15 @@ static bool make_private(const char *path, err *e) {
     return fd >= 0 || errno == EEXIST || err_set(e, ERR_IO, "%s: cannot make the database: %s.", path, strerror(errno));
 }
 
+/* SQLite counts each of its allocations under a lock that all connections share, and nobody reads the counts. Without
+ * effect where SQLite is in use already. */
+static void configure(void) {
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
 sqlite3 *db_connect(const char *path, bool write, err *e) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, configure);
     sqlite3 *c = NULL;
     int      flags = (write ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY) | SQLITE_OPEN_NOMUTEX;
     if (write && !make_private(path, e)) {
@@ -200,10 +267,12 @@ sqlite3 *db_connect(const char *path, bool write, err *e) {
     if (good) {
         sqlite3_busy_timeout(c, DB_BUSY_MS);
         /* NORMAL: a commit is in the file system's hands at once and on the disk at the next checkpoint, so a killed
-         * process loses nothing that was committed and a power cut loses the last rows, never the file. */
+         * process loses nothing that was committed and a power cut loses the last rows, never the file. The cache holds
+         * the pages of one batch; rows are read in order, which needs none. Pages (of a new file) are larger than
+         * usual: rows come one behind the other, and each page is two writes to the journal and one to the file. */
         good = sqlite3_exec(c,
-                            "PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;"
-                            "PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -8192;",
+                            "PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY; PRAGMA page_size = 8192;"
+                            "PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -2048;",
                             NULL, NULL, NULL) == SQLITE_OK ||
                db_fail(path, c, "set it up", e);
     }

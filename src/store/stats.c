@@ -13,7 +13,7 @@
  *                120 steps, the empty ones included, aligned to multiples of step_s
  *   recent       the last 50 exchanges, newest first
  *
- * One pass over the index of times, newest row first. Percentiles (nearest rank) are of the newest 200000 rows: one sort
+ * One pass over the rows, which stand in order of their time, the newest first. Percentiles (nearest rank) are of the newest 200000 rows: one sort
  * by duration, and then one walk finds the ranks of every stage and every step at once.                             */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -54,7 +54,7 @@ enum { /* columns of the query, in order */
 static const char query[] =
     "SELECT time_us, request_id, key, model, stage, backend, prompt_tokens, completion_tokens, cached_tokens,"
     " cost_nano, saved_nano, first_us, total_us, stream, outcome, status, attempt FROM ledger"
-    " WHERE time_us > ?1 AND time_us <= ?2 ORDER BY time_us DESC";
+    " WHERE id >= ?1 AND id < ?2 ORDER BY id DESC";
 
 typedef struct sums {
     int64_t requests, hits, prompt, completion, cached, cost, saved;
@@ -371,8 +371,8 @@ static bool read_rows(summary *a, sqlite3 *c, err *e) {
     if (sqlite3_prepare_v2(c, query, -1, &s, NULL) != SQLITE_OK) {
         return db_fail("pare.db", c, "read the ledger", e);
     }
-    sqlite3_bind_int64(s, 1, a->now_us - a->window_us);
-    sqlite3_bind_int64(s, 2, a->now_us);
+    sqlite3_bind_int64(s, 1, ledger_id(a->now_us - a->window_us + 1));
+    sqlite3_bind_int64(s, 2, ledger_id(a->now_us + 1));
     bool good = true;
     int  code = SQLITE_DONE;
     while (good && (code = sqlite3_step(s)) == SQLITE_ROW) {

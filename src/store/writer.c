@@ -4,42 +4,56 @@
  * log says so once a minute. Only a row that can never be written is dropped.                                       */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "store/db_parts.h"
 
-#define GATHER_US      100000 /* how long a row may wait for company */
-#define GATHER_STEP_US 10000
-#define GATHER_COUNT   512
-#define BATCH          2048 /* wishes in one transaction, so that other processes get their turn */
+#define GATHER_US      250000 /* how long a row may wait for company */
+#define SWEEP_AGAIN_US 10000  /* where one portion was not all */
 #define RETRY_US       1000000
 #define RETRY_CLOSING  3
 #define COMPLAIN_US    60000000
-#define MAX_PENDING    500000 /* about 450 MB of rows */
+#define MAX_PENDING    500000 /* about 160 MB of rows */
 #define SWEEP_US       30000000
+
+/* ROLLBACK: undoing one statement of many rows would take a copy of each page before it; the batch begins anew instead. */
+#define LEDGER_INSERT(or)                                                                                              \
+    "INSERT " or                                                                                                       \
+        " INTO ledger(id, time_us, request_id, key, key_group, model, stage, backend, upstream_model, tier, "          \
+        "outcome,"                                                                                                     \
+        " prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, write_5m, write_1h, audio_in, audio_out," \
+        " image_in, searches, counted, attempt, cost_nano, saved_nano, queue_us, first_us, total_us, stream, status)"
+#define CACHE_INSERT(or)                                                                                               \
+    "INSERT " or " INTO cache(key, space, model, created_us, expires_us, prompt_tokens, completion_tokens, body)"
+#define IN_PART "id BETWEEN ?1 * 256 AND ?1 * 256 + 255" /* CACHE_PART */
 
 static const char *const texts[SQL_COUNT] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
     [SQL_COMMIT] = "COMMIT",
     [SQL_ROLLBACK] = "ROLLBACK",
-    [SQL_LEDGER] = "INSERT INTO ledger(time_us, request_id, key, key_group, model, stage, backend, upstream_model,"
-                   " tier, outcome, prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, write_5m,"
-                   " write_1h, audio_in, audio_out, image_in, searches, counted, attempt, cost_nano, saved_nano,"
-                   " queue_us, first_us, total_us, stream, status)"
-                   " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    [SQL_LEDGER_EXPIRE] = "DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE time_us < ? ORDER BY time_us"
-                          " LIMIT 256)",
-    [SQL_CACHE_PUT] = "INSERT OR REPLACE INTO cache(key, space, model, created_us, expires_us, prompt_tokens,"
-                      " completion_tokens, bytes, body) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [SQL_LEDGER] = LEDGER_INSERT(""),
+    [SQL_LEDGER_MANY] = LEDGER_INSERT("OR ROLLBACK"),
+    [SQL_LEDGER_EXPIRE] = "DELETE FROM ledger WHERE id IN (SELECT id FROM ledger WHERE id < ? ORDER BY id LIMIT 256)",
+    [SQL_CACHE_PUT] = CACHE_INSERT(""),
+    [SQL_CACHE_PUT_MANY] = CACHE_INSERT("OR ROLLBACK"),
     [SQL_CACHE_REMOVE] = "DELETE FROM cache WHERE key = ?",
     [SQL_CACHE_PURGE] = "DELETE FROM cache WHERE (?1 IS NULL OR model = ?1) AND (?2 IS NULL OR space = ?2)",
     [SQL_CACHE_CLEAR] = "DELETE FROM cache", /* without a condition SQLite empties the table page by page */
-    [SQL_CACHE_EXPIRE] = "DELETE FROM cache WHERE rowid IN (SELECT rowid FROM cache WHERE expires_us <= ? ORDER BY "
-                         "expires_us LIMIT 256)",
-    [SQL_CACHE_BYTES] = "SELECT total(bytes) FROM cache",
-    [SQL_CACHE_OLDEST] = "DELETE FROM cache WHERE rowid IN (SELECT rowid FROM cache ORDER BY created_us LIMIT 64)",
+    [SQL_CACHE_EXPIRE] = "DELETE FROM cache WHERE " IN_PART " AND expires_us <= ?2",
+    [SQL_CACHE_SHRINK] = "DELETE FROM cache WHERE id IN (SELECT id FROM cache WHERE " IN_PART " ORDER BY id LIMIT 64)",
+    [SQL_CACHE_BYTES] = "SELECT total(bytes) FROM cache_part",
+    [SQL_PART_ADD] = "INSERT INTO cache_part(id, bytes, soonest_us) VALUES(?, ?, ?) ON CONFLICT(id) DO UPDATE SET"
+                     " bytes = bytes + excluded.bytes, soonest_us = min(soonest_us, excluded.soonest_us)",
+    [SQL_PART_NEXT] = "SELECT id FROM cache_part WHERE id >= ? ORDER BY id LIMIT 1",
+    [SQL_PART_DUE] = "SELECT id FROM cache_part WHERE soonest_us <= ? ORDER BY id LIMIT 1",
+    [SQL_PART_FORGET] = "DELETE FROM cache_part WHERE id = ?",
+    [SQL_PART_COUNT] =
+        "INSERT INTO cache_part(id, bytes, soonest_us) SELECT ?1, sum(length(body) + " CACHE_ROW_BYTES_SQL
+        "), min(expires_us) FROM cache WHERE " IN_PART " HAVING count(*) > 0",
+    [SQL_PART_CLEAR] = "DELETE FROM cache_part",
     [SQL_TURN_PUT] = "INSERT OR IGNORE INTO conversations(id, owner, previous, created_us, expires_us, bytes, input,"
                      " response) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
     /* ?3: until when, ?4: who lives that long need not be prolonged, nor who comes before */
@@ -55,9 +69,36 @@ static const char *const texts[SQL_COUNT] = {
     [SQL_TURN_BYTES] = "SELECT total(bytes) FROM conversations",
 };
 
+/* The statements that insert, with the places of their rows; one row where it is not said. */
+static const struct {
+    int columns, rows;
+} places[SQL_COUNT] = {
+    [SQL_LEDGER] = {LEDGER_COLUMNS, 1},
+    [SQL_LEDGER_MANY] = {LEDGER_COLUMNS, LEDGER_ROWS},
+    [SQL_CACHE_PUT] = {CACHE_COLUMNS, 1},
+    [SQL_CACHE_PUT_MANY] = {CACHE_COLUMNS, CACHE_ROWS},
+};
+
+static bool prepare(db *d, int i, str *sql) {
+    str_adds(sql, texts[i]);
+    for (int row = 0; row < places[i].rows; row++) {
+        str_adds(sql, row ? ", (?" : " VALUES(?");
+        for (int column = 1; column < places[i].columns; column++) {
+            str_adds(sql, ", ?");
+        }
+        str_addc(sql, ')');
+    }
+    return !sql->failed &&
+           sqlite3_prepare_v3(d->connection, sql->data, -1, SQLITE_PREPARE_PERSISTENT, &d->sql[i], NULL) == SQLITE_OK;
+}
+
 bool writer_prepare(db *d, err *e) {
+    d->id_salt = (unsigned)clock_us();
     for (int i = 0; i < SQL_COUNT; i++) {
-        if (sqlite3_prepare_v3(d->connection, texts[i], -1, SQLITE_PREPARE_PERSISTENT, &d->sql[i], NULL) != SQLITE_OK) {
+        str  sql = {0};
+        bool good = prepare(d, i, &sql);
+        str_free(&sql);
+        if (!good) {
             return db_fail(d->path, d->connection, "use it", e);
         }
     }
@@ -72,40 +113,37 @@ static int run(sqlite3_stmt *s) {
 
 /* ---- one wish ---- */
 
-static int write_row(db *d, const ledger_row *r) {
-    sqlite3_stmt *s = d->sql[SQL_LEDGER];
-    const char   *words[] = {r->id, r->key, r->group, r->model, r->stage, r->backend, r->upstream, r->tier, r->outcome};
-    int64_t       numbers[] = {
-              r->prompt_tokens, r->completion_tokens, r->cached_tokens, r->reasoning_tokens, r->write_5m, r->write_1h,
-              r->audio_in,      r->audio_out,         r->image_in,      r->searches,         r->counted,  r->attempt,
-              r->cost_nano,     r->saved_nano,        r->queue_us,      r->first_us,         r->total_us, r->stream,
-              r->status};
-    int at = 1;
-    sqlite3_bind_int64(s, at++, r->time_us);
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        sqlite3_bind_text(s, at++, words[i], -1, SQLITE_STATIC);
+bool writer_drops(db *d, op_kind kind, int code) {
+    code &= 0xFF;
+    if (code != SQLITE_TOOBIG && code != SQLITE_CONSTRAINT && code != SQLITE_MISMATCH && code != SQLITE_RANGE) {
+        return false;
     }
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        sqlite3_bind_int64(s, at++, numbers[i]);
-    }
-    return run(s);
+    log_error("%s: a row cannot be written and is dropped: %s", d->path, sqlite3_errmsg(d->connection));
+    atomic_fetch_add(kind == OP_LEDGER ? &d->rows_dropped : &d->cache_dropped, 1);
+    return true;
 }
 
 static int write_op(db *d, const op *o) {
-    switch (o->kind) {
-    case OP_LEDGER:
-        return write_row(d, &o->row);
-    case OP_CACHE_PUT:
-        return cache_rows_put(d, o->put);
-    case OP_CACHE_REMOVE:
-    case OP_CACHE_PURGE:
+    if (o->kind < OP_TURN_PUT) {
         return cache_rows_apply(d, o);
-    case OP_TURN_PUT:
-    case OP_TURN_DELETE:
-    case OP_ASK:
-        return turn_rows_apply(d, o);
     }
-    return SQLITE_OK;
+    int code = turn_rows_apply(d, o);
+    return code == SQLITE_OK || writer_drops(d, o->kind, code) ? SQLITE_OK : code;
+}
+
+/* The ledger's rows are set apart and written together: nothing that was asked for between them changes them. */
+static int write_ops(db *d, int count, int64_t *rows) {
+    int code = SQLITE_OK, n = 0, i = 0;
+    cache_rows_begin(d);
+    for (op *o = d->first; code == SQLITE_OK && i < count; o = (op *)o->item.next, i++) {
+        if (o->kind == OP_LEDGER) {
+            d->rows[n++] = o;
+        } else {
+            code = write_op(d, o);
+        }
+    }
+    code = code == SQLITE_OK ? cache_rows_finish(d) : code;
+    return code == SQLITE_OK ? ledger_write(d, d->rows, n, rows) : code;
 }
 
 static void free_op(db *d, op *o) {
@@ -122,11 +160,6 @@ static void free_op(db *d, op *o) {
 
 /* ---- a batch ---- */
 
-static bool never(int code) { /* this row will not be written tomorrow either */
-    code &= 0xFF;
-    return code == SQLITE_TOOBIG || code == SQLITE_CONSTRAINT || code == SQLITE_MISMATCH || code == SQLITE_RANGE;
-}
-
 static void complain(db *d) {
     int64_t now = clock_us();
     atomic_fetch_add(&d->failures, 1);
@@ -140,36 +173,35 @@ static void complain(db *d) {
               (long long)atomic_load(&d->rows_waiting));
 }
 
-static bool give_up(db *d) {
-    complain(d);
-    turn_release_asks(d);
+static void roll_back(db *d) {
     if (!sqlite3_get_autocommit(d->connection)) { /* some errors have rolled back by themselves */
         run(d->sql[SQL_ROLLBACK]);
     }
+}
+
+static bool give_up(db *d) {
+    complain(d);
+    turn_release_asks(d);
+    roll_back(d);
     return false;
+}
+
+static bool try_batch(db *d, int count, bool many, int64_t *rows) {
+    d->many = many;
+    *rows = 0;
+    return run(d->sql[SQL_BEGIN]) == SQLITE_OK && write_ops(d, count, rows) == SQLITE_OK &&
+           run(d->sql[SQL_COMMIT]) == SQLITE_OK;
 }
 
 /* Commits the first wishes; they leave the list only once they are safe. */
 static bool write_batch(db *d) {
-    if (run(d->sql[SQL_BEGIN]) != SQLITE_OK) {
-        return give_up(d);
-    }
-    int     count = 0;
+    int     count = d->n_pending < DB_BATCH ? (int)d->n_pending : DB_BATCH;
     int64_t rows = 0;
-    for (op *o = d->first; o && count < BATCH; o = (op *)o->item.next, count++) {
-        int code = write_op(d, o);
-        if (code != SQLITE_OK && !never(code)) {
+    if (!try_batch(d, count, true, &rows)) {
+        roll_back(d); /* once more, each row by itself, to find one that can never be written */
+        if (!try_batch(d, count, false, &rows)) {
             return give_up(d);
         }
-        if (code != SQLITE_OK) {
-            log_error("%s: a row cannot be written and is dropped: %s", d->path, sqlite3_errmsg(d->connection));
-            atomic_fetch_add(o->kind == OP_LEDGER ? &d->rows_dropped : &d->cache_dropped, 1);
-        } else {
-            rows += o->kind == OP_LEDGER;
-        }
-    }
-    if (run(d->sql[SQL_COMMIT]) != SQLITE_OK) {
-        return give_up(d);
     }
     for (; count > 0; count--) {
         op *next = (op *)d->first->item.next;
@@ -220,20 +252,31 @@ static void bound(db *d, int64_t most, const char *why) {
     }
 }
 
-/* Waits for the first wish, or for the next sweep; then for company. Sleeping in steps instead of waiting on the queue
- * keeps it from waking this thread for every single row. */
+/* Not on the queue, which would wake this thread for every single row. */
+static void wait_for_company(db *d) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += GATHER_US * 1000L;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&d->lock);
+    while (!d->kicked && pthread_cond_timedwait(&d->kick, &d->lock, &until) == 0) {
+    }
+    d->kicked = false;
+    pthread_mutex_unlock(&d->lock);
+}
+
+/* Waits for the first wish, or for the next sweep; then for company. */
 static void gather(db *d, bool *stop) {
     int64_t wait = d->next_sweep_us - clock_us();
     append(d, queue_wait_all(d->ops, d->first ? 0 : wait > 0 ? wait : 0), stop);
     if (!d->first || *stop) {
         return;
     }
-    for (int64_t us = 0; us < GATHER_US && !atomic_load(&d->closing); us += GATHER_STEP_US) {
-        if (atomic_exchange(&d->hurry, false) || d->n_pending + (int64_t)queue_count(d->ops) >= GATHER_COUNT) {
-            break;
-        }
-        usleep(GATHER_STEP_US);
+    if (d->n_pending < DB_BATCH) {
+        wait_for_company(d);
     }
+    atomic_store(&d->queued, 0);
     append(d, queue_take_all(d->ops), stop);
 }
 
@@ -243,7 +286,7 @@ static bool expire_rows(db *d) {
     if (keep_us <= 0) {
         return false;
     }
-    sqlite3_bind_int64(d->sql[SQL_LEDGER_EXPIRE], 1, clock_wall_us() - keep_us);
+    sqlite3_bind_int64(d->sql[SQL_LEDGER_EXPIRE], 1, ledger_id(clock_wall_us() - keep_us));
     return run(d->sql[SQL_LEDGER_EXPIRE]) == SQLITE_OK && sqlite3_changes(d->connection) > 0;
 }
 
@@ -253,7 +296,7 @@ static void sweep(db *d) {
         bool more = cache_rows_sweep(d, clock_wall_us());
         more = turn_rows_sweep(d, clock_wall_us()) || more;
         more = expire_rows(d) || more;
-        d->next_sweep_us = now + (more ? GATHER_STEP_US : SWEEP_US);
+        d->next_sweep_us = now + (more ? SWEEP_AGAIN_US : SWEEP_US);
     }
 }
 
