@@ -13,15 +13,18 @@
 
 /* ---- telling ---- */
 
+static bool lets_in(const group *g, const circuit *c) {
+    return circuit_now(c) == CIRCUIT_CLOSED || circuit_wait(c, &g->limits, clock_us()) == 0;
+}
+
 /* False only where nobody can be asked. */
 static bool healthy(backend *b, err *why) {
-    group  *g = (group *)b;
-    int64_t now = clock_us();
-    err     said = {0};
+    group *g = (group *)b;
+    err    said;
+    said.code = ERR_NONE;
     for (int i = 0; i < g->n; i++) {
         backend *m = g->members[i].backend;
-        if (circuit_wait(&g->members[i].circuit, &g->limits, now) == 0 &&
-            (!m->ops->healthy || m->ops->healthy(m, &said))) {
+        if (lets_in(g, &g->members[i].state->circuit) && (!m->ops->healthy || m->ops->healthy(m, &said))) {
             return true;
         }
     }
@@ -33,7 +36,7 @@ static bool healthy(backend *b, err *why) {
     }
     return err_set(why, ERR_BUSY, "%s keeps failing and is left alone for %.0f s",
                    g->n == 1 ? g->members[0].backend->name : "everybody who answers for it",
-                   ceil((double)group_wait(g, 0, now) / 1e6));
+                   ceil((double)group_wait(g, 0, clock_us()) / 1e6));
 }
 
 static const char *word_of(circuit_state s) {
@@ -48,11 +51,11 @@ static bool tell_member(const member *m, int64_t now, str *out) {
     str_addf(out,
              ",\"fallback\":%s,\"weight\":%d,\"circuit\":\"%s\",\"busy_ms\":%lld,\"latency_ms\":%.1f,\"running\":%d,"
              "\"calls\":%lld,\"failures\":%lld,\"retries\":%lld,\"hedges\":%lld,\"hedges_won\":%lld}",
-             m->fallback ? "true" : "false", m->weight, word_of(circuit_now(&m->circuit)),
-             (long long)(circuit_busy_for(&m->circuit, now) / 1000), latency_now(&m->latency, now) / 1e3,
-             atomic_load(&m->in_flight), (long long)atomic_load(&m->calls), (long long)atomic_load(&m->failures),
-             (long long)atomic_load(&m->retries), (long long)atomic_load(&m->hedges),
-             (long long)atomic_load(&m->hedges_won));
+             m->fallback ? "true" : "false", m->weight, word_of(circuit_now(&m->state->circuit)),
+             (long long)(circuit_busy_for(&m->state->circuit, now) / 1000), latency_now(&m->state->latency, now) / 1e3,
+             atomic_load(&m->state->in_flight), (long long)atomic_load(&m->state->calls),
+             (long long)atomic_load(&m->state->failures), (long long)atomic_load(&m->state->retries),
+             (long long)atomic_load(&m->state->hedges), (long long)atomic_load(&m->state->hedges_won));
     return !out->failed;
 }
 
@@ -61,7 +64,7 @@ static bool status(backend *b, str *out) {
     int64_t      now = clock_us();
     int          running = 0;
     for (int i = 0; i < g->n; i++) {
-        running += atomic_load(&g->members[i].in_flight);
+        running += atomic_load(&g->members[i].state->in_flight);
     }
     str_adds(out, "{\"model\":");
     str_jsons(out, g->name);
@@ -84,15 +87,16 @@ typedef struct number {
         (void)now_us;                                                                                                  \
         return (double)(expression);                                                                                   \
     }
-NUMBER(calls, atomic_load(&m->calls))
-NUMBER(failures, atomic_load(&m->failures))
-NUMBER(retries, atomic_load(&m->retries))
-NUMBER(hedges, atomic_load(&m->hedges))
-NUMBER(hedges_won, atomic_load(&m->hedges_won))
-NUMBER(in_flight, atomic_load(&m->in_flight))
-NUMBER(open_now, circuit_now(&m->circuit) == CIRCUIT_OPEN ? 2 : circuit_now(&m->circuit) == CIRCUIT_PROBING)
-NUMBER(busy_seconds, (double)circuit_busy_for(&m->circuit, now_us) / 1e6)
-NUMBER(latency_seconds, latency_now(&m->latency, now_us) / 1e6)
+NUMBER(calls, atomic_load(&m->state->calls))
+NUMBER(failures, atomic_load(&m->state->failures))
+NUMBER(retries, atomic_load(&m->state->retries))
+NUMBER(hedges, atomic_load(&m->state->hedges))
+NUMBER(hedges_won, atomic_load(&m->state->hedges_won))
+NUMBER(in_flight, atomic_load(&m->state->in_flight))
+NUMBER(open_now,
+       circuit_now(&m->state->circuit) == CIRCUIT_OPEN ? 2 : circuit_now(&m->state->circuit) == CIRCUIT_PROBING)
+NUMBER(busy_seconds, (double)circuit_busy_for(&m->state->circuit, now_us) / 1e6)
+NUMBER(latency_seconds, latency_now(&m->state->latency, now_us) / 1e6)
 #undef NUMBER
 
 static const number numbers[] = {
@@ -130,12 +134,26 @@ static bool metrics(backend *const *all, int n, str *out) {
 
 /* ---- opening and closing ---- */
 
+static void drop_state(member_state *s) {
+    if (s && atomic_fetch_sub(&s->groups, 1) == 1) {
+        free(s);
+    }
+}
+
+static void drop_pace(group_pace *p) {
+    if (p && atomic_fetch_sub(&p->groups, 1) == 1) {
+        free(p);
+    }
+}
+
 static void close_group(backend *b) {
     group *g = (group *)b;
     group_abandon(g);
     for (int i = 0; i < g->n; i++) {
         free(g->members[i].model);
+        drop_state(g->members[i].state);
     }
+    drop_pace(g->pace);
     free(g->members);
     free(g->name);
     free(g);
@@ -162,10 +180,11 @@ static void set_options(group *g, const group_options *o) {
     g->limits.failures = (int)or_default(g->o.break_failures, 5);
     g->limits.failures = g->limits.failures < 65535 ? g->limits.failures : 65535; /* circuit.c counts that far */
     g->limits.open_us = or_default(g->o.break_us, 10000000);
-    atomic_init(&g->budget, FIRST_HEDGE);
+    atomic_init(&g->pace->groups, 1);
+    atomic_init(&g->pace->budget, FIRST_HEDGE);
     uint64_t turn = 0;
     random_bytes(&turn, sizeof turn);
-    atomic_init(&g->turn, turn);
+    atomic_init(&g->pace->turn, turn);
 }
 
 static bool same_place(const group_target *a, const group_target *b) {
@@ -211,10 +230,12 @@ static bool add_members(group *g, const group_target *targets, int n) {
             m->model = strdup(targets[i].model);
             m->weight = targets[i].weight;
             m->fallback = targets[i].fallback;
+            m->state = calloc(1, sizeof *m->state);
             g->n_row += !m->fallback;
-            if (!m->model) {
+            if (!m->model || !m->state) {
                 return false;
             }
+            atomic_init(&m->state->groups, 1);
         }
     }
     return true;
@@ -244,8 +265,9 @@ backend *backend_group(const char *name, const group_target *targets, int n, con
         g->base.ops = &group_ops;
         g->base.name = g->name = strdup(name);
         g->members = calloc((size_t)n, sizeof *g->members);
+        g->pace = calloc(1, sizeof *g->pace);
     }
-    if (!g || !g->name || !g->members || !add_members(g, targets, n) || !set_fingerprint(g, targets, n)) {
+    if (!g || !g->name || !g->members || !g->pace || !add_members(g, targets, n) || !set_fingerprint(g, targets, n)) {
         if (g) {
             g->n = g->members ? g->n : 0;
             close_group(&g->base);
@@ -255,4 +277,33 @@ backend *backend_group(const char *name, const group_target *targets, int n, con
     }
     set_options(g, o);
     return &g->base;
+}
+
+static const member *find_member(const group *g, const member *like) {
+    for (int i = 0; i < g->n; i++) {
+        const member *m = &g->members[i];
+        if (m->backend == like->backend && strcmp(m->model, like->model) == 0) {
+            return m;
+        }
+    }
+    return NULL;
+}
+
+void group_inherit(backend *b, const backend *from) {
+    group       *g = (group *)b;
+    const group *was = (const group *)from;
+    if (b->ops != &group_ops || from->ops != &group_ops) {
+        return;
+    }
+    for (int i = 0; i < g->n; i++) {
+        const member *m = find_member(was, &g->members[i]);
+        if (m) {
+            drop_state(g->members[i].state);
+            g->members[i].state = m->state;
+            atomic_fetch_add(&m->state->groups, 1);
+        }
+    }
+    drop_pace(g->pace);
+    g->pace = was->pace;
+    atomic_fetch_add(&g->pace->groups, 1);
 }

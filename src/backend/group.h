@@ -41,4 +41,9 @@ typedef struct group_options {
 
 backend *backend_group(const char *name, const group_target *targets, int n, const group_options *o, err *e);
 
+/* `b`, which has had no call yet, goes on where `from` is: with the circuits, latencies and counts of the members that both
+ * have (the same backend and model), with its turn and its budget for hedges. Both may then be called. Nothing happens
+ * where one of them is no group. */
+void group_inherit(backend *b, const backend *from);
+
 #endif

@@ -5,6 +5,7 @@
  * until then, since nothing can be tried again once the caller has got any of it. The final event comes when no try runs
  * any more: until then the members need the request. All on the call's loop.                                          */
 #include <event2/event.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "backend/group_parts.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/spare.h"
 
 #define MAX_HELD       16 /* events of a try, and their bytes, that are held back; then they pass on */
 #define MAX_HELD_BYTES (64u << 10)
@@ -30,24 +32,25 @@ static group_try *other(group_call *c, const group_try *t) {
 
 /* ---- beginning a try ---- */
 
-static bool begin(group_call *c, group_try *t, int i, circuit_entry how, err *e) {
+static bool begin(group_call *c, group_try *t, int i, circuit_entry how, int64_t now_us, err *e) {
     member *m = &c->g->members[i];
     drops  *d = c->request->drops;
-    *t = (group_try){.of = c, .m = m, .how = how, .begun_us = clock_us(), .hedge = t->hedge};
+    *t = (group_try){.of = c, .m = m, .how = how, .begun_us = now_us, .hedge = t->hedge};
     t->held_end = &t->held;
     if (d) {
         d->names[0] = '\0';
     }
     t->call = m->backend->ops->start(m->backend, c->home, c->request, m->model, on_event, t, e);
     if (!t->call) {
-        circuit_leave(&m->circuit, how, t->begun_us);
+        circuit_leave(&m->state->circuit, how, t->begun_us);
         return false;
     }
     if (d && d->names[0]) {
-        memcpy(t->dropped, d->names, sizeof t->dropped);
+        t->dropped = memcpy(c->dropped[t - c->tries], d->names, sizeof d->names);
     }
-    atomic_fetch_add(&m->in_flight, 1);
-    atomic_fetch_add(&m->calls, 1);
+    atomic_fetch_add(&m->state->in_flight, 1);
+    atomic_fetch_add(&m->state->calls, 1);
+    c->bills++;
     return true;
 }
 
@@ -56,16 +59,17 @@ static void book(group_call *c, const attempt *a);
 /* Begins a try at the best member that can take it. False: there is none; e->code is set where members said why. */
 static bool launch(group_call *c, err *e) {
     circuit_entry how;
+    int64_t       now = clock_us();
     int           i;
     for (;;) {
         group_choice q = group_choice_of(c);
-        i = group_pick(c->g, &q, clock_us(), &how);
+        i = group_pick(c->g, &q, now, &how);
         if (i < 0) {
             return false;
         }
         c->tried |= (uint64_t)1 << i;
         c->tries[0].hedge = false;
-        if (begin(c, &c->tries[0], i, how, e)) {
+        if (begin(c, &c->tries[0], i, how, now, e)) {
             break;
         }
         if (e->code != ERR_UNSUPPORTED && e->code != ERR_BUSY) {
@@ -77,7 +81,7 @@ static bool launch(group_call *c, err *e) {
     }
     if (c->begun++ > 0) {
         c->left--;
-        atomic_fetch_add(&c->tries[0].m->retries, 1);
+        atomic_fetch_add(&c->tries[0].m->state->retries, 1);
     }
     if (c->owed.backend) {
         c->owed.why = c->tries[0].m->fallback ? "fallback" : "retry";
@@ -98,7 +102,7 @@ static void free_held(group_try *t) {
 }
 
 static void put_away(group_call *c) {
-    group_call **first = &c->g->running[loop_index(c->home)];
+    group_call **first = group_running(c->g, loop_index(c->home));
     if (c->prev) {
         c->prev->next = c->next;
     } else if (*first == c) {
@@ -114,7 +118,7 @@ static void put_away(group_call *c) {
     free_held(&c->tries[1]);
     group_kept_free(c->last);
     free(c->attempts);
-    free(c);
+    spare_free(c);
 }
 
 static void sign(const group_try *t, event *ev) {
@@ -197,7 +201,7 @@ static void stop_timer(group_call *c) {
 /* The final event: now, or when the other has ended too. */
 static void end(group_call *c, const group_try *t, const event *ev) {
     stop_timer(c);
-    if (c->tries[0].call || c->tries[1].call) {
+    if (c->tries[0].call || c->tries[1].call || c->asking) {
         c->over = true;
         keep(c, t, ev);
         return;
@@ -218,8 +222,8 @@ static void lose(group_try *t) {
 
 /* The other was slower than this, which is all that is known of it; that must not make it look quicker than it is. */
 static void note_slower(const group_try *t, int64_t now_us) {
-    if (t->call && (double)(now_us - t->begun_us) > latency_now(&t->m->latency, now_us)) {
-        latency_note(&t->m->latency, now_us - t->begun_us, now_us);
+    if (t->call && (double)(now_us - t->begun_us) > latency_now(&t->m->state->latency, now_us)) {
+        latency_note(&t->m->state->latency, now_us - t->begun_us, now_us);
     }
 }
 
@@ -228,19 +232,21 @@ static void speak(group_call *c, group_try *t) {
     int64_t now = clock_us();
     c->speaks = t;
     stop_timer(c);
-    latency_note(&t->m->latency, now - t->begun_us, now);
+    latency_note(&t->m->state->latency, now - t->begun_us, now);
     note_slower(other(c, t), now);
-    latency_spread_note(&c->g->first[c->request->stream], now - c->tries[0].begun_us);
+    if (c->g->o.hedge) {
+        latency_spread_note(&c->g->pace->first[c->request->stream], now - c->tries[0].begun_us);
+    }
     if (t->how == CIRCUIT_PROBE) { /* a long answer need not be complete before others are let in */
-        circuit_well(&t->m->circuit, t->how);
+        circuit_well(&t->m->state->circuit, t->how);
         t->how = CIRCUIT_NORMAL;
         log_info("%s answers again (%s, %s)", t->m->backend->name, c->g->name, t->m->model);
     }
     if (t->hedge) {
-        atomic_fetch_add(&t->m->hedges_won, 1);
+        atomic_fetch_add(&t->m->state->hedges_won, 1);
     }
-    if (t->dropped[0]) {
-        memcpy(c->request->drops->names, t->dropped, sizeof t->dropped);
+    if (t->dropped) {
+        memcpy(c->request->drops->names, t->dropped, sizeof c->request->drops->names);
     } else if (c->request->drops) {
         c->request->drops->names[0] = '\0';
     }
@@ -288,15 +294,57 @@ static void heard(group_call *c, group_try *t, const event *ev) {
 /* ---- failures ---- */
 
 static bool wait_for(group_call *c, int64_t us);
+static void on_leave(void *of, bool granted);
+
+/* Whether one more try may be made: one that cost nothing has left its leave to the next. */
+static try_verdict ask_leave(group_call *c) {
+    const try_leave *l = c->request->leave;
+    if (!l || c->bills < c->granted) {
+        return TRY_YES;
+    }
+    try_verdict said = l->ask(l->ctx, on_leave, c);
+    c->asking = said == TRY_LATER;
+    c->granted += said == TRY_YES;
+    return said;
+}
+
+/* How the try before failed, and why there is no other. */
+static void finish_unpaid(group_call *c) {
+    if (c->last && c->last->ev.error) {
+        size_t n = strlen(c->last->error.text);
+        snprintf(c->last->error.text + n, sizeof c->last->error.text - n,
+                 " It was not tried again: what is left of the budget does not cover one more try.");
+    }
+    finish_kept(c);
+}
+
+static void launch_or_finish(group_call *c) {
+    err why = {0};
+    if (!launch(c, &why)) {
+        finish_kept(c);
+    }
+}
+
+static void try_again(group_call *c) {
+    try_verdict said = c->asking ? TRY_LATER : ask_leave(c);
+    if (said == TRY_LATER) {
+        c->awaiting = true;
+    } else if (said == TRY_YES) {
+        launch_or_finish(c);
+    } else {
+        finish_unpaid(c);
+    }
+}
 
 /* The next try, now or after a pause; `c->last` is how the one before failed. */
 static void go_on(group_call *c, const member *failed, verdict v) {
     int64_t wait = group_plan(c, failed, v);
-    err     why = {0};
     if (wait > 0 && wait_for(c, wait)) {
         c->pausing = true;
-    } else if (wait != 0 || !launch(c, &why)) {
+    } else if (wait != 0) {
         finish_kept(c);
+    } else {
+        try_again(c);
     }
 }
 
@@ -305,6 +353,7 @@ static void failed(group_call *c, group_try *t, const event *ev) {
     verdict v = group_judge(ev);
     attempt bill = bill_of(t, true);
     bool    costs = ev->begun || t->n_held > 0 || t->usage.known;
+    c->bills -= !costs;
     group_learn(c, t, ev, v);
     free_held(t);
     if (v == ELSEWHERE) {
@@ -335,22 +384,22 @@ static void failed(group_call *c, group_try *t, const event *ev) {
 /* The one that lost, or one of a call that was cancelled while the other still runs. */
 static void ended_in_vain(group_call *c, group_try *t, const event *ev) {
     if (ev->kind == EVENT_DONE) {
-        circuit_well(&t->m->circuit, t->how);
+        circuit_well(&t->m->state->circuit, t->how);
     } else if (group_judge(ev) == FAULT) { /* it failed before it heard that it had lost */
         group_learn(c, t, ev, FAULT);
     } else {
-        circuit_leave(&t->m->circuit, t->how, clock_us());
+        circuit_leave(&t->m->state->circuit, t->how, clock_us());
     }
     attempt bill = bill_of(t, false);
     book(c, &bill);
-    if (c->over && !other(c, t)->call) {
+    if (c->over && !other(c, t)->call && !c->asking) {
         finish_kept(c);
     }
 }
 
 static void ended(group_call *c, group_try *t, const event *ev) {
     t->call = NULL;
-    atomic_fetch_sub(&t->m->in_flight, 1);
+    atomic_fetch_sub(&t->m->state->in_flight, 1);
     if (ev->usage && ev->usage->known) {
         t->usage = *ev->usage;
     }
@@ -363,7 +412,7 @@ static void ended(group_call *c, group_try *t, const event *ev) {
             c->ending = true;
             speak(c, t);
         }
-        circuit_well(&t->m->circuit, t->how);
+        circuit_well(&t->m->state->circuit, t->how);
         end(c, t, ev);
     } else if (c->speaks == t || c->cancelled) {
         group_learn(c, t, ev, group_judge(ev));
@@ -386,9 +435,9 @@ static void on_event(void *ctx, const event *ev) {
 
 /* From the budget, which every call fills by its share of a hedge. */
 static bool take_hedge(group *g) {
-    int seen = atomic_load(&g->budget);
+    int seen = atomic_load(&g->pace->budget);
     while (seen >= HEDGE_UNITS) {
-        if (atomic_compare_exchange_weak(&g->budget, &seen, seen - HEDGE_UNITS)) {
+        if (atomic_compare_exchange_weak(&g->pace->budget, &seen, seen - HEDGE_UNITS)) {
             return true;
         }
     }
@@ -396,35 +445,72 @@ static bool take_hedge(group *g) {
 }
 
 static void earn_hedge(group *g) {
-    int seen = atomic_load(&g->budget), to;
+    int seen = atomic_load(&g->pace->budget), to;
     do {
         to = seen + g->o.hedge_percent < HEDGE_SAVED ? seen + g->o.hedge_percent : HEDGE_SAVED;
-    } while (seen != to && !atomic_compare_exchange_weak(&g->budget, &seen, to));
+    } while (seen != to && !atomic_compare_exchange_weak(&g->pace->budget, &seen, to));
 }
 
-static void hedge(group_call *c) {
+static void return_hedge(group *g) {
+    atomic_fetch_add(&g->pace->budget, HEDGE_UNITS);
+}
+
+static void begin_hedge(group_call *c) {
     group        *g = c->g;
     group_try    *first = &c->tries[0], *second = &c->tries[1];
     circuit_entry how;
     err           why = {0};
-    if (!first->call || c->speaks || !take_hedge(g)) {
-        return;
-    }
-    int i = group_pick_hedge(g, index_of(g, first->m), c->tried | c->never, clock_us(), &how);
+    int64_t       now = clock_us();
+    int           i = group_pick_hedge(g, index_of(g, first->m), c->tried | c->never, now, &how);
     second->hedge = true;
-    if (i < 0 || !begin(c, second, i, how, &why)) {
-        atomic_fetch_add(&g->budget, HEDGE_UNITS);
+    if (i < 0 || !begin(c, second, i, how, now, &why)) {
+        return_hedge(g);
         return;
     }
     c->tried |= (uint64_t)1 << i;
-    atomic_fetch_add(&second->m->hedges, 1);
+    atomic_fetch_add(&second->m->state->hedges, 1);
+}
+
+static void hedge(group_call *c) {
+    if (!c->tries[0].call || c->speaks || c->asking || !take_hedge(c->g)) {
+        return;
+    }
+    try_verdict said = ask_leave(c);
+    c->of_hedge = said == TRY_LATER;
+    if (said == TRY_YES) {
+        begin_hedge(c);
+    } else if (said == TRY_NO) {
+        return_hedge(c->g);
+    }
+}
+
+/* What has happened while somebody was asked decides what the leave is good for. */
+static void on_leave(void *of, bool granted) {
+    group_call *c = of;
+    bool        next = c->awaiting, runs = c->tries[0].call || c->tries[1].call;
+    c->asking = c->awaiting = false;
+    c->granted += granted;
+    if (c->of_hedge) {
+        c->of_hedge = false;
+        if (granted && c->tries[0].call && !c->tries[1].call && !c->speaks && !c->cancelled && !c->over) {
+            begin_hedge(c);
+            return;
+        }
+        return_hedge(c->g);
+    }
+    if ((c->cancelled || c->over) && !runs) {
+        finish_kept(c);
+    } else if (next && granted) {
+        launch_or_finish(c);
+    } else if (next) {
+        finish_unpaid(c);
+    }
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg) {
     (void)fd;
     (void)what;
     group_call *c = arg;
-    err         why = {0};
     if (c->cancelled) {
         return;
     }
@@ -433,9 +519,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
         return;
     }
     c->pausing = false;
-    if (!launch(c, &why)) {
-        finish_kept(c);
-    }
+    try_again(c);
 }
 
 static bool wait_for(group_call *c, int64_t us) {
@@ -446,7 +530,7 @@ static bool wait_for(group_call *c, int64_t us) {
 
 static void watch_for_hedge(group_call *c) {
     group  *g = c->g;
-    int64_t after = g->o.hedge_after_us > 0 ? g->o.hedge_after_us : latency_p95(&g->first[c->request->stream]);
+    int64_t after = g->o.hedge_after_us > 0 ? g->o.hedge_after_us : latency_p95(&g->pace->first[c->request->stream]);
     earn_hedge(g);
     if (after > 0) {
         wait_for(c, after);
@@ -484,26 +568,35 @@ backend_call *group_start(backend *b, loop *l, const request *r, const char *mod
                           err *e) {
     (void)model; /* each member has its own name for it */
     group      *g = (group *)b;
-    err         why = {0};
-    group_call *c = loop_index(l) < GROUP_MAX_LOOPS ? calloc(1, sizeof *c) : NULL;
+    err         why;
+    group_call *c = loop_index(l) < GROUP_MAX_LOOPS ? spare_malloc(sizeof *c) : NULL;
     if (!c) {
         err_set(e, ERR_MEMORY, "The request could not be started: out of memory.");
         return NULL;
     }
-    *c = (group_call){.g = g, .home = l, .request = r, .fn = fn, .ctx = ctx, .left = g->o.retries};
+    memset(c, 0, offsetof(group_call, dropped));
+    c->g = g;
+    c->home = l;
+    c->request = r;
+    c->fn = fn;
+    c->ctx = ctx;
+    c->left = g->o.retries;
+    c->granted = 1;
+    why.code = ERR_NONE;
     bool begun = launch(c, &why);
     if (!begun && why.code != ERR_NONE) {
         if (e) {
             *e = why;
         }
-        free(c);
+        spare_free(c);
         return NULL;
     }
-    c->next = g->running[loop_index(l)];
+    group_call **running = group_running(g, loop_index(l));
+    c->next = *running;
     if (c->next) {
         c->next->prev = c;
     }
-    g->running[loop_index(l)] = c;
+    *running = c;
     if (!begun) {
         refuse(c);
     } else if (g->o.hedge) {
@@ -521,7 +614,7 @@ void group_cancel(backend_call *call) {
     c->cancelled = true;
     stop_timer(c);
     if (!runs) {
-        if (!c->ending) {
+        if (!c->ending && !c->asking) {
             post(c);
         }
         return;

@@ -61,25 +61,25 @@ void group_learn(group_call *c, group_try *t, const event *ev, verdict v) {
     member *m = t->m;
     int64_t now = clock_us(), busy = retry_after_us(ev->retry_after);
     if (ev->error && ev->error->code == ERR_CANCELLED) {
-        circuit_leave(&m->circuit, t->how, now);
+        circuit_leave(&m->state->circuit, t->how, now);
         return;
     }
     if (v == THE_ANSWER) {
-        circuit_well(&m->circuit, t->how);
+        circuit_well(&m->state->circuit, t->how);
         return;
     }
-    atomic_fetch_add(&m->failures, 1);
+    atomic_fetch_add(&m->state->failures, 1);
     if (busy > 0) {
-        circuit_busy(&m->circuit, now + busy);
+        circuit_busy(&m->state->circuit, now + busy);
     }
     if (v != FAULT) { /* it answers, if not what one would like */
-        circuit_well(&m->circuit, t->how);
+        circuit_well(&m->state->circuit, t->how);
         return;
     }
-    latency_note(&m->latency, now - t->begun_us > FAULT_US ? now - t->begun_us : FAULT_US, now);
-    if (circuit_ill(&m->circuit, &c->g->limits, t->how, now)) {
+    latency_note(&m->state->latency, now - t->begun_us > FAULT_US ? now - t->begun_us : FAULT_US, now);
+    if (circuit_ill(&m->state->circuit, &c->g->limits, t->how, now)) {
         log_warn("%s (%s, %s) keeps failing and is left alone for %.1f s: %s", m->backend->name, c->g->name, m->model,
-                 (double)circuit_wait(&m->circuit, &c->g->limits, now) / 1e6, ev->error ? ev->error->text : "");
+                 (double)circuit_wait(&m->state->circuit, &c->g->limits, now) / 1e6, ev->error ? ev->error->text : "");
     }
 }
 

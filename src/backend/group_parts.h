@@ -12,19 +12,31 @@
 #define GROUP_MAX_TARGETS 64 /* a call keeps sets of them in one word */
 #define GROUP_MAX_LOOPS   256
 
-typedef struct member { /* counters and what follows them: shared by all loops */
-    backend        *backend;
-    char           *model;
-    int             weight;
-    bool            fallback;
+typedef struct member_state { /* shared by all loops, and by the group that takes this one's place (group_inherit) */
+    _Atomic int     groups;
     circuit         circuit;
     latency         latency;
     _Atomic int     in_flight;
     _Atomic int64_t calls, failures, retries, hedges,
         hedges_won; /* retries, hedges: those of the calls that were one */
+} member_state;
+
+typedef struct member {
+    backend      *backend;
+    char         *model;
+    int           weight;
+    bool          fallback;
+    member_state *state;
 } member;
 
 typedef struct group_call group_call;
+
+typedef struct group_pace { /* shared as member_state is */
+    _Atomic int      groups;
+    _Atomic uint64_t turn;     /* of the weighted choice */
+    _Atomic int      budget;   /* for hedges: hundredths of one */
+    latency_spread   first[2]; /* time to the first words, by request.stream */
+} group_pace;
 
 typedef struct group {
     backend            base; /* first */
@@ -33,11 +45,15 @@ typedef struct group {
     circuit_limits     limits;
     int                n, n_row; /* members; those of the first row come first */
     member            *members;
-    _Atomic uint64_t   turn;     /* of the weighted choice */
-    _Atomic int        budget;   /* for hedges: hundredths of one */
-    latency_spread     first[2]; /* time to the first words, by request.stream */
-    struct group_call *running[GROUP_MAX_LOOPS];
+    group_pace        *pace;
+    struct group_call *running[GROUP_MAX_LOOPS]; /* by loop: group_running */
 } group;
+
+/* Neighbouring loops' lists are a cache line (64 bytes) apart: each writes its own with every call. */
+static inline struct group_call **group_running(group *g, int loop) {
+    const int line = 64 / (int)sizeof g->running[0], lines = GROUP_MAX_LOOPS / line;
+    return &g->running[loop % lines * line + loop / lines];
+}
 
 extern const backend_ops group_ops;
 
@@ -99,8 +115,8 @@ typedef struct group_try {
     group_held   *held, **held_end;
     int           n_held;
     size_t        held_bytes;
-    usage         usage;        /* as far as told */
-    char          dropped[256]; /* request.drops of this group_try */
+    usage         usage;   /* as far as told */
+    char         *dropped; /* request.drops of this group_try, in of->dropped; NULL: none */
 } group_try;
 
 struct group_call {
@@ -113,9 +129,14 @@ struct group_call {
     void            *ctx;
     struct event    *timer; /* NULL until something waits */
     bool             pausing, cancelled, posted;
-    bool             over;    /* `last` is the final event, and waits until no try runs */
-    bool             ending;  /* inside the final event of the only group_try */
-    bool             wrapped; /* all have been tried, and are tried again */
+    bool             asking;   /* for leave to make one more try: TRY_LATER */
+    bool             of_hedge; /* the leave is for a hedge, which has been taken from the group's budget */
+    bool             awaiting; /* the next try waits for it */
+    int              bills;    /* tries that may be billed, those that run included */
+    int              granted;  /* tries for which there is leave; the first needs none */
+    bool             over;     /* `last` is the final event, and waits until no try runs */
+    bool             ending;   /* inside the final event of the only group_try */
+    bool             wrapped;  /* all have been tried, and are tried again */
     group_try        tries[2];
     group_try       *speaks;       /* NULL: nobody has said anything */
     uint64_t         tried, never; /* members; never: nothing is to be had of them for this request */
@@ -124,6 +145,7 @@ struct group_call {
     attempt          owed;         /* that try, to be booked when another follows; backend NULL: it costs nothing */
     attempt         *attempts;
     int              n_attempts, room;
+    char             dropped[2][sizeof(((drops *)0)->names)]; /* of the tries. Last: not zeroed */
 };
 
 backend_call *group_start(backend *b, loop *l, const request *r, const char *model, backend_event_fn fn, void *ctx,

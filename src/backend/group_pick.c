@@ -7,7 +7,7 @@
  * closely after few calls, bursts to one member do not happen, and loops need share one addition only. Source: Weyl
  * (1916); Knuth, TAOCP 3, 6.4. */
 static uint64_t next_turn(group *g) {
-    return atomic_fetch_add(&g->turn, 0x9e3779b97f4a7c15u);
+    return atomic_fetch_add(&g->pace->turn, 0x9e3779b97f4a7c15u);
 }
 
 /* Scrambled: for choices that must not follow each other. Source: splitmix64 (Steele, Lea, Flood 2014). */
@@ -44,7 +44,7 @@ static int by_weight(group *g, const int *row, int n) {
 }
 
 static double cost_of(const member *m, int64_t now_us) {
-    return latency_cost(&m->latency, atomic_load(&m->in_flight), now_us);
+    return latency_cost(&m->state->latency, atomic_load(&m->state->in_flight), now_us);
 }
 
 /* The better of two that chance names: nearly as good as the best of all, and without everybody running to the same one
@@ -60,8 +60,8 @@ static int by_latency(group *g, const int *row, int n, int64_t now_us) {
 /* True where it may be asked; `busy_too`: also one that wants to be left alone. */
 static bool may(const group *g, int i, uint64_t without, bool busy_too, int64_t now_us) {
     const member *m = &g->members[i];
-    return !(without >> i & 1) && circuit_wait(&m->circuit, &g->limits, now_us) == 0 &&
-           (busy_too || circuit_busy_for(&m->circuit, now_us) == 0);
+    return !(without >> i & 1) && circuit_wait(&m->state->circuit, &g->limits, now_us) == 0 &&
+           (busy_too || circuit_busy_for(&m->state->circuit, now_us) == 0);
 }
 
 static int of_row(group *g, uint64_t without, bool busy_too, int64_t now_us) {
@@ -102,7 +102,7 @@ int group_peek(group *g, const group_choice *q, int64_t now_us) {
 static int enter(group *g, group_choice q, bool busy_too, int64_t now_us, circuit_entry *how) {
     int i;
     while ((i = best(g, &q, busy_too, now_us)) >= 0) {
-        *how = circuit_enter(&g->members[i].circuit, now_us);
+        *how = circuit_enter(&g->members[i].state->circuit, now_us);
         if (*how != CIRCUIT_REFUSED) {
             return i;
         }
@@ -120,12 +120,12 @@ int group_pick(group *g, const group_choice *q, int64_t now_us, circuit_entry *h
 int group_pick_hedge(group *g, int first, uint64_t without, int64_t now_us, circuit_entry *how) {
     int i = of_row(g, without | (uint64_t)1 << first, false, now_us);
     i = i >= 0 ? i : first;
-    if (!may(g, i, 0, false, now_us) || circuit_now(&g->members[i].circuit) != CIRCUIT_CLOSED) {
+    if (!may(g, i, 0, false, now_us) || circuit_now(&g->members[i].state->circuit) != CIRCUIT_CLOSED) {
         return -1;
     }
-    *how = circuit_enter(&g->members[i].circuit, now_us);
+    *how = circuit_enter(&g->members[i].state->circuit, now_us);
     if (*how == CIRCUIT_PROBE) { /* it opened between the two lines, and its time is over already */
-        circuit_leave(&g->members[i].circuit, *how, now_us);
+        circuit_leave(&g->members[i].state->circuit, *how, now_us);
     }
     return *how == CIRCUIT_NORMAL ? i : -1;
 }
@@ -133,7 +133,7 @@ int group_pick_hedge(group *g, int first, uint64_t without, int64_t now_us, circ
 int64_t group_wait(const group *g, uint64_t without, int64_t now_us) {
     int64_t least = INT64_MAX;
     for (int i = 0; i < g->n; i++) {
-        const circuit *c = &g->members[i].circuit;
+        const circuit *c = &g->members[i].state->circuit;
         int64_t        open = circuit_wait(c, &g->limits, now_us), busy = circuit_busy_for(c, now_us);
         int64_t        wait = open > busy ? open : busy;
         if (!(without >> i & 1) && wait < least) {

@@ -257,7 +257,7 @@ static void test_retry_after_too_long(void **state) {
     assert_string_equal(c.retry_after, "30");
     assert_true(c.with_body && took_ms(&c) < 5000);
     assert_int_equal(requests(0) - before, 1);
-    assert_int_equal(circuit_now(&((group *)b)->members[0].circuit), CIRCUIT_CLOSED);
+    assert_int_equal(circuit_now(&((group *)b)->members[0].state->circuit), CIRCUIT_CLOSED);
     caller_free(&c);
     b->ops->close(b);
 }

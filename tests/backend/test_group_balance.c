@@ -86,7 +86,7 @@ static const script scripts[] = {{"good", SSE_HEAD, GOOD_STREAM, CHUNKED, KEEP, 
 /* ---- sharing out ---- */
 
 static int64_t calls_of(const backend *b, int i) {
-    return atomic_load(&((group *)b)->members[i].calls);
+    return atomic_load(&((group *)b)->members[i].state->calls);
 }
 
 static void test_by_weight(void **state) {
@@ -172,9 +172,9 @@ static void test_hedge_wins(void **state) {
     assert_int_equal(c.attempts[0].status, 0);
     assert_false(c.attempts[0].usage.known || c.attempts[0].usage.counted);
     const member *m = ((group *)b)->members;
-    assert_int_equal(atomic_load(&m[1].hedges), 1);
-    assert_int_equal(atomic_load(&m[1].hedges_won), 1);
-    assert_int_equal(atomic_load(&m[0].in_flight), 0);
+    assert_int_equal(atomic_load(&m[1].state->hedges), 1);
+    assert_int_equal(atomic_load(&m[1].state->hedges_won), 1);
+    assert_int_equal(atomic_load(&m[0].state->in_flight), 0);
     for (int i = 0; i < 100 && atomic_load(&the.up[0].left) == left; i++) {
         rest(2);
     }
@@ -194,7 +194,7 @@ static void test_hedge_loses(void **state) {
     assert_answer(&c, "hello", "h0");
     assert_int_equal(c.n_attempts, 1);
     assert_int_equal(calls_of(b, 0), 2);
-    assert_int_equal(atomic_load(&((group *)b)->members[0].hedges_won), 0);
+    assert_int_equal(atomic_load(&((group *)b)->members[0].state->hedges_won), 0);
     caller_free(&c);
     b->ops->close(b);
 }
@@ -299,7 +299,7 @@ static void test_hedge_budget(void **state) {
         assert_answer(&c, "hello", "h0");
         caller_free(&c);
     }
-    assert_int_equal(atomic_load(&((group *)b)->members[0].hedges), 1 + 3);
+    assert_int_equal(atomic_load(&((group *)b)->members[0].state->hedges), 1 + 3);
     b->ops->close(b);
 }
 
@@ -319,18 +319,18 @@ static void test_hedge_after_p95(void **state) {
     atomic_store(&stalls, 1);
     call_once(&c, b, true); /* the 19th: too few to know it */
     caller_free(&c);
-    assert_int_equal(atomic_load(&m->hedges), 0);
+    assert_int_equal(atomic_load(&m->state->hedges), 0);
     atomic_store(&stalls, 0);
     for (int i = 0; i < 60; i++) {
         call_once(&c, b, true);
         caller_free(&c);
     }
-    int64_t before = atomic_load(&m->hedges), p95 = latency_p95(&((group *)b)->first[1]);
+    int64_t before = atomic_load(&m->state->hedges), p95 = latency_p95(&((group *)b)->pace->first[1]);
     assert_true(before < 30 && p95 >= 2000 && p95 < STALL_MS * 1000);
     atomic_store(&stalls, 1);
     call_once(&c, b, true);
     caller_free(&c);
-    assert_int_equal(atomic_load(&m->hedges), before + 1);
+    assert_int_equal(atomic_load(&m->state->hedges), before + 1);
     b->ops->close(b);
 }
 
@@ -479,7 +479,7 @@ static void test_many_loops(void **state) {
     assert_int_equal(answered, LOOPS * EACH * ONCE); /* two of three are well, and three more tries */
     assert_int_equal(failed, 0);
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(atomic_load(&((group *)b)->members[i].in_flight), 0);
+        assert_int_equal(atomic_load(&((group *)b)->members[i].state->in_flight), 0);
         assert_true(calls_of(b, i) > 0);
     }
     b->ops->close(b);
