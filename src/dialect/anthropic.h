@@ -63,6 +63,21 @@ typedef struct anthropic_thinking {
 bool    anthropic_plan_thinking(const request *r, const char *model, anthropic_thinking *out, err *e);
 int64_t anthropic_fit_budget(int64_t budget, int64_t max_tokens); /* 0: no budget fits */
 
+/* anthropic_thoughts.c: thinking blocks, in the text and the signature of the neutral form. */
+#define ANTHROPIC_MAX_THOUGHTS 256
+typedef struct anthropic_thought {
+    const char *text; /* "" of one that is redacted */
+    size_t      text_len;
+    const char *signature; /* or the redacted data */
+    size_t      signature_len;
+    bool        redacted;
+} anthropic_thought;
+/* What the signature of a further block (or of a redacted one) becomes, where `at` bytes of text are before it. */
+bool anthropic_mark_thought(size_t at, bool redacted, const char *signature, str *out);
+/* The blocks, at most ANTHROPIC_MAX_THOUGHTS; -1: the text is not the one that was signed. The texts are the arguments'. */
+int  anthropic_thoughts(const char *text, size_t n, const char *signature, size_t m, anthropic_thought *out);
+void anthropic_write_thought(const anthropic_thought *t, str *out);
+
 /* anthropic_read.c */
 typedef struct anthropic_usage { /* as the API counts; each event of a stream repeats what it knows */
     int64_t    input, read, created, created_1h, output, thinking, searches;
@@ -81,7 +96,9 @@ bool        anthropic_read_answer(request_kind kind, const char *body, size_t n,
 #define ANTHROPIC_MAX_BLOCKS 1024
 typedef struct anthropic_reading {
     anthropic_usage usage;
-    bool            begun; /* a block has been */
+    bool            begun;    /* a block has been */
+    bool            thought;  /* one of thinking, or a redacted one */
+    size_t          thinking; /* bytes of text in those */
     int             n_calls;
     uint16_t        call[ANTHROPIC_MAX_BLOCKS]; /* of a tool_use block: 1 + number of its call; 0: another block */
     bool            said[ANTHROPIC_MAX_BLOCKS]; /* some of its arguments came */

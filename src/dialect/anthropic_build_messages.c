@@ -198,12 +198,18 @@ static void add_redacted(turns *t, const char *lines) {
 static void add_reasoning(turns *t, const cJSON *json) {
     const char *text = neutral_text(json, "reasoning_content"), *signature = neutral_text(json, "reasoning_signature");
     if (signature && signature[0]) {
-        open_block(t, "assistant");
-        str_adds(t->out, "{\"type\":\"thinking\",\"thinking\":");
-        str_jsons(t->out, text ? text : "");
-        str_adds(t->out, ",\"signature\":");
-        str_jsons(t->out, signature);
-        str_addc(t->out, '}');
+        anthropic_thought all[ANTHROPIC_MAX_THOUGHTS];
+        text = text ? text : "";
+        int n = anthropic_thoughts(text, strlen(text), signature, strlen(signature), all);
+        for (int i = 0; i < n; i++) {
+            if (all[i].signature_len > 0) {
+                open_block(t, "assistant");
+                anthropic_write_thought(&all[i], t->out);
+            }
+        }
+        if (n < 0) { /* the client has changed it: no signature fits any more */
+            drop_hint(t->drops, "reasoning_content");
+        }
     } else if (text && text[0]) {
         drop_hint(t->drops, "reasoning_content");
     }

@@ -74,6 +74,27 @@ static bool start_call(chunk *c, const cJSON *block, int at, err *e) {
     return good;
 }
 
+/* The mark in front of a further block's signature goes out with its start; what is redacted comes whole. */
+static bool start_thought(chunk *c, const cJSON *block, bool redacted, err *e) {
+    const char *signature = neutral_text(block, redacted ? "data" : "signature");
+    str         marked = {0};
+    if (c->state->thought || redacted) {
+        anthropic_mark_thought(c->state->thinking, redacted, signature, &marked);
+        set_text(marked.data, &c->ev.signature, &c->ev.signature_len);
+    } else {
+        set_text(signature, &c->ev.signature, &c->ev.signature_len);
+    }
+    set_text(redacted ? NULL : neutral_text(block, "thinking"), &c->ev.reasoning, &c->ev.reasoning_len);
+    c->state->thought = true;
+    c->state->thinking += c->ev.reasoning_len;
+    bool good = !marked.failed || err_set(e, ERR_MEMORY, "Out of memory while reading a stream.");
+    if (good) {
+        c->emit(c->ctx, &c->ev);
+    }
+    str_free(&marked);
+    return good;
+}
+
 /* Text that stands in the start already (empty in Anthropic's own streams). */
 static bool emit_block_start(chunk *c, err *e) {
     const cJSON *block = neutral_get(c->root, "content_block");
@@ -89,9 +110,8 @@ static bool emit_block_start(chunk *c, err *e) {
     }
     if (type && strcmp(type, "text") == 0) {
         set_text(neutral_text(block, "text"), &c->ev.text, &c->ev.text_len);
-    } else if (type && strcmp(type, "thinking") == 0) {
-        set_text(neutral_text(block, "thinking"), &c->ev.reasoning, &c->ev.reasoning_len);
-        set_text(neutral_text(block, "signature"), &c->ev.signature, &c->ev.signature_len);
+    } else if (type && (strcmp(type, "thinking") == 0 || strcmp(type, "redacted_thinking") == 0)) {
+        return start_thought(c, block, type[0] == 'r', e);
     }
     c->emit(c->ctx, &c->ev);
     return true;
@@ -106,6 +126,7 @@ static bool emit_delta(chunk *c, err *e) {
         set_text(neutral_text(delta, "text"), &c->ev.text, &c->ev.text_len);
     } else if (strcmp(type, "thinking_delta") == 0) {
         set_text(neutral_text(delta, "thinking"), &c->ev.reasoning, &c->ev.reasoning_len);
+        c->state->thinking += c->ev.reasoning_len;
     } else if (strcmp(type, "signature_delta") == 0) {
         set_text(neutral_text(delta, "signature"), &c->ev.signature, &c->ev.signature_len);
     } else if (strcmp(type, "input_json_delta") == 0 && at >= 0 && c->state->call[at] > 0) {

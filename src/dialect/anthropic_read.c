@@ -103,8 +103,30 @@ bool anthropic_narrows(const char *type, bool begun) {
     return thinking ? begun : !type || (strcmp(type, "text") != 0 && strcmp(type, "tool_use") != 0);
 }
 
+static size_t reasoning_of(const answer *a) {
+    return a->n_choices > 0 ? a->choices[0].reasoning.len : 0;
+}
+
+/* A thinking block, or a redacted one. The first of them alone has its signature as it is. */
+static bool add_thought(const cJSON *block, bool redacted, bool first, answer *out, event *ev, err *e) {
+    const char *text = redacted ? NULL : neutral_text(block, "thinking");
+    const char *signature = neutral_text(block, redacted ? "data" : "signature");
+    str         marked = {0};
+    if (first && !redacted) {
+        str_adds(&marked, signature ? signature : "");
+    } else {
+        anthropic_mark_thought(reasoning_of(out), redacted, signature, &marked);
+    }
+    set_text(text, &ev->reasoning, &ev->reasoning_len);
+    set_text(signature ? marked.data : NULL, &ev->signature, &ev->signature_len);
+    bool good =
+        marked.failed ? err_set(e, ERR_MEMORY, "Out of memory while reading an answer.") : answer_add(out, ev, e);
+    str_free(&marked);
+    return good;
+}
+
 /* Blocks of other types (results of the provider's own tools) are the provider's affair: raw bytes keep them. */
-static bool add_block(const cJSON *block, int *n_calls, answer *out, err *e) {
+static bool add_block(const cJSON *block, int *n_calls, bool *thought, answer *out, err *e) {
     const char  *type = neutral_text(block, "type");
     const cJSON *citations = neutral_get(block, "citations");
     event        ev = {.kind = EVENT_DELTA};
@@ -113,9 +135,10 @@ static bool add_block(const cJSON *block, int *n_calls, answer *out, err *e) {
     type = type ? type : "";
     if (strcmp(type, "text") == 0) {
         set_text(neutral_text(block, "text"), &ev.text, &ev.text_len);
-    } else if (strcmp(type, "thinking") == 0) {
-        set_text(neutral_text(block, "thinking"), &ev.reasoning, &ev.reasoning_len);
-        set_text(neutral_text(block, "signature"), &ev.signature, &ev.signature_len);
+    } else if (strcmp(type, "thinking") == 0 || strcmp(type, "redacted_thinking") == 0) {
+        bool first = !*thought;
+        *thought = true;
+        return add_thought(block, type[0] == 'r', first, out, &ev, e);
     } else if (strcmp(type, "tool_use") == 0) {
         calls = call_of(block, (*n_calls)++);
         if (!calls) {
@@ -150,9 +173,10 @@ static bool read_message(const cJSON *root, answer *out, err *e) {
                   .narrowed = reason && strcmp(reason, "stop_sequence") == 0,
                   .usage = u.known ? &u : NULL};
     set_text(neutral_text(neutral_get(root, "stop_details"), "explanation"), &head.refusal, &head.refusal_len);
-    int n_calls = 0;
+    int  n_calls = 0;
+    bool thought = false;
     cJSON_ArrayForEach(block, content) {
-        if (!add_block(block, &n_calls, out, e)) {
+        if (!add_block(block, &n_calls, &thought, out, e)) {
             return false;
         }
     }

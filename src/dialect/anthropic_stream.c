@@ -24,7 +24,12 @@ static void end_event(str *out) {
     str_adds(out, "}\n\n");
 }
 
-static void write_start(anthropic_writing *w, const answer *head, str *out) {
+/* Clients take the prompt's length from here, and replace it by what message_delta says at the end. */
+static void write_start(anthropic_writing *w, const request *r, const answer *head, str *out) {
+    usage u = head->usage;
+    if (!u.known && r) {
+        u.prompt = r->prompt_estimate;
+    }
     w->started = true;
     begin_event("message_start", out);
     str_adds(out, ",\"message\":{\"id\":");
@@ -32,7 +37,7 @@ static void write_start(anthropic_writing *w, const answer *head, str *out) {
     str_adds(out, ",\"type\":\"message\",\"role\":\"assistant\",\"model\":");
     str_jsons(out, head->model);
     str_adds(out, ",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":");
-    anthropic_write_usage(&head->usage, out);
+    anthropic_write_usage(&u, out);
     str_addc(out, '}');
     end_event(out);
 }
@@ -95,6 +100,40 @@ static void say(anthropic_writing *w, char kind, const choice *c, const str *tex
         write_delta(w, "text_delta", "text", text->data + *said, n, out);
     }
     *said = text->len;
+}
+
+static void say_thought(anthropic_writing *w, const anthropic_thought *t, const choice *c, str *out) {
+    if (t->redacted) {
+        close_block(w, c, out);
+        begin_event("content_block_start", out);
+        str_addf(out, ",\"index\":%d,\"content_block\":", w->blocks++);
+        anthropic_write_thought(t, out);
+        end_event(out);
+    } else {
+        open_block(w, 't', c, out);
+        write_delta(w, "thinking_delta", "thinking", t->text, t->text_len, out);
+        write_delta(w, "signature_delta", "signature", t->signature, t->signature_len, out);
+    }
+    w->open = 't';
+    close_block(w, c, out);
+}
+
+/* A whole answer that is told as a stream may have several blocks of thinking at once. */
+static void say_thoughts(anthropic_writing *w, const choice *c, str *out) {
+    anthropic_thought all[ANTHROPIC_MAX_THOUGHTS];
+    if (w->reasoning > 0 || w->signature > 0 || c->signature.len == 0 ||
+        !memchr(c->signature.data, ' ', c->signature.len)) {
+        return;
+    }
+    int n = anthropic_thoughts(c->reasoning.data ? c->reasoning.data : "", c->reasoning.len, c->signature.data,
+                               c->signature.len, all);
+    if (n > 1 || (n == 1 && all[0].redacted)) {
+        w->reasoning = c->reasoning.len;
+        w->signature = c->signature.len;
+        for (int i = 0; i < n; i++) {
+            say_thought(w, &all[i], c, out);
+        }
+    }
 }
 
 /* ---- calls ---- */
@@ -168,16 +207,17 @@ static void say_calls(anthropic_writing *w, const answer *head, const choice *c,
     }
 }
 
-static void follow(anthropic_writing *w, const answer *head, bool last, str *out) {
+static void follow(anthropic_writing *w, const request *r, const answer *head, bool last, str *out) {
     static const choice none = {0};
     const choice       *c = head->n_choices > 0 ? &head->choices[0] : &none;
     if (!w->started) {
-        write_start(w, head, out);
+        write_start(w, r, head, out);
     }
     if (w->open == 'c') {
         say_arguments(w, c, out);
     }
     if (!open_call_waits(w, last)) {
+        say_thoughts(w, c, out);
         say(w, 't', c, &c->reasoning, &w->reasoning, out);
         if (w->open != 't' && news(&c->signature, w->signature) > 0) {
             open_block(w, 't', c, out); /* some providers sign later, or thoughts that they do not show */
@@ -192,11 +232,10 @@ static void follow(anthropic_writing *w, const answer *head, bool last, str *out
 }
 
 bool anthropic_write_event(const request *r, void *state, const answer *head, const event *ev, str *out) {
-    (void)r;
     (void)ev; /* is in `head` */
     anthropic_writing *w = state;
     if (!w->raw) { /* else it is the end that pare gives to a provider's stream; write_end says it */
-        follow(w, head, false, out);
+        follow(w, r, head, false, out);
     }
     return !out->failed;
 }
@@ -288,7 +327,7 @@ bool anthropic_write_end(const request *r, void *state, const answer *head, bool
         const choice *c = head->n_choices > 0 ? &head->choices[0] : NULL;
         const char   *stop = anthropic_stop_reason(c);
         if (!w->raw) {
-            follow(w, head, true, out);
+            follow(w, r, head, true, out);
         } else if (w->raw_open) {
             begin_event("content_block_stop", out);
             str_addf(out, ",\"index\":%d", w->blocks - 1);

@@ -60,12 +60,16 @@ static void write_text(const char *type, const char *key, const str *text, const
 
 static void write_thinking(const choice *c, const char **comma, str *out) {
     if (c->reasoning.len > 0 || c->signature.len > 0) {
-        str_addf(out, "%s{\"type\":\"thinking\",\"thinking\":", *comma);
-        str_json(out, c->reasoning.data ? c->reasoning.data : "", c->reasoning.len);
-        str_adds(out, ",\"signature\":");
-        str_json(out, c->signature.data ? c->signature.data : "", c->signature.len);
-        str_addc(out, '}');
-        *comma = ",";
+        const anthropic_thought alone = {c->reasoning.data, c->reasoning.len, c->signature.data, c->signature.len,
+                                         false};
+        anthropic_thought       all[ANTHROPIC_MAX_THOUGHTS];
+        int n = anthropic_thoughts(alone.text ? alone.text : "", alone.text_len, alone.signature ? alone.signature : "",
+                                   alone.signature_len, all);
+        for (int i = 0; i < n || i == 0; i++) {
+            str_adds(out, *comma);
+            anthropic_write_thought(n > 0 ? &all[i] : &alone, out);
+            *comma = ",";
+        }
     }
 }
 

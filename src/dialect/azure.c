@@ -43,3 +43,13 @@ const dialect dialect_azure = {
     .read_answer = openai_read_answer,
     .read_chunk = openai_read_chunk,
 };
+
+const dialect dialect_azure_own = {
+    .name = "azure",
+    .as = &dialect_openai,
+    .write_url = write_url,
+    .key_header = "api-key: ",
+    .write_request = openai_write_own,
+    .read_answer = openai_read_answer,
+    .read_chunk = openai_read_chunk,
+};

@@ -20,7 +20,8 @@
  * Whatever dialect a client speaks, `body` is the neutral form: a request of OpenAI's chat completions (or completions,
  * embeddings, rerank), with these members besides, which other dialects have and OpenAI's has not:
  *   on a part of a content, and on a tool   cache_control: {"type": "ephemeral", "ttl": "5m" or "1h"}
- *   on an assistant's message               reasoning_content: text; reasoning_signature: text that goes back with it;
+ *   on an assistant's message               reasoning_content: text; reasoning_signature: text that goes back with it (of
+ *                                           several blocks too: dialect/anthropic_thoughts.c);
  *                                           reasoning_redacted: text that only the provider reads
  *   on a tool's message                     is_error: true; content may be an array of parts, images too
  *   at the top                              top_k; thinking: {"type": "enabled" | "adaptive" | "disabled", "budget_tokens"}
@@ -60,6 +61,15 @@ void drop_hint(drops *d, const char *name);
 #define REQUEST_MAX_STOP     16
 #define REQUEST_MAX_PRIORITY 100 /* either way */
 #define REQUEST_MAX_PASSED   4
+
+/* Who pays is asked before a request is tried once more while, or after, a try of it that may be billed. TRY_LATER: `later`
+ * comes once, on the loop, never from within; until then the request must live. */
+typedef enum try_verdict { TRY_NO, TRY_YES, TRY_LATER } try_verdict;
+
+typedef struct try_leave {
+    try_verdict (*ask)(void *ctx, void (*later)(void *of, bool granted), void *of);
+    void *ctx;
+} try_leave;
 
 typedef struct passed_header { /* a client's header that goes on to a provider of the same dialect */
     const char *name, *value;
@@ -117,12 +127,15 @@ typedef struct request {
     const char *answer_id; /* what this answer is called then; NULL: made from the answer's own. A stored answer that is
                               given again must not keep the name of the first one. Set by the stage that keeps it */
 
-    int64_t       most_tokens; /* what the budget still allows to be made; goes to the provider where it is below
+    int64_t       most_tokens;     /* what the budget still allows to be made; goes to the provider where it is below
                                   max_tokens. 0: no limit. Set by the budget's stage */
-    drops        *drops;       /* NULL: nothing may be dropped */
+    int64_t       prompt_estimate; /* tokens, for a dialect whose stream begins with them; 0: not known */
+    drops        *drops;           /* NULL: nothing may be dropped */
     passed_header passed[REQUEST_MAX_PASSED];
     int           n_passed;
     const char   *traceparent, *tracestate; /* headers that go to every provider (W3C Trace Context); NULL: none */
+
+    const try_leave *leave; /* NULL: further tries cost nobody what may not be spent */
 
     cJSON                *body; /* in the neutral form; freed by request_free */
     const char           *raw;  /* the client's bytes, in the dialect `from` */
@@ -314,13 +327,18 @@ typedef struct dialect {
 } dialect;
 
 extern const dialect dialect_openai, dialect_azure; /* chat completions, completions, embeddings, rerank */
-extern const dialect dialect_responses;             /* OpenAI's responses; of clients alone */
-extern const dialect dialect_anthropic;             /* messages */
-extern const dialect dialect_gemini;                /* generateContent, embedContent; of providers alone */
-extern const dialect dialect_cohere;                /* rerank (v2) and embed; of providers alone */
+/* The same for providers that take what OpenAI's own API takes, and no more. */
+extern const dialect dialect_openai_own, dialect_azure_own;
+extern const dialect dialect_responses; /* OpenAI's responses; of clients alone */
+extern const dialect dialect_anthropic; /* messages */
+extern const dialect dialect_gemini;    /* generateContent, embedContent; of providers alone */
+extern const dialect dialect_cohere;    /* rerank (v2) and embed; of providers alone */
 
 /* Bodies of `a` may go on as bodies of `b`. NULL is OpenAI's. */
 bool dialect_same(const dialect *a, const dialect *b);
+
+/* The one of the two above for a provider that speaks `d` (NULL: OpenAI's); NULL: there is none. */
+const dialect *dialect_own(const dialect *d);
 
 /* The sentence in a provider's error body, {"error": {"message"...}} or {"error": "..."} or {"message": "..."}; NULL: none. */
 const char *dialect_error_text(const cJSON *root);

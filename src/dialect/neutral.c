@@ -8,17 +8,17 @@
 /* ---- reading trees ---- */
 
 const cJSON *neutral_get(const cJSON *object, const char *key) {
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+    const cJSON *value = json_member(object, key);
     return cJSON_IsNull(value) ? NULL : value;
 }
 
 const char *neutral_text(const cJSON *object, const char *key) {
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+    const cJSON *value = json_member(object, key);
     return cJSON_IsString(value) ? value->valuestring : NULL;
 }
 
 int64_t neutral_count(const cJSON *object, const char *key) {
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
+    const cJSON *value = json_member(object, key);
     bool         sane = cJSON_IsNumber(value) && value->valuedouble >= 0 && value->valuedouble < 0x1p53;
     return sane ? (int64_t)value->valuedouble : 0;
 }

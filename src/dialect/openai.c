@@ -34,6 +34,20 @@ const dialect dialect_openai = {
     .read_chunk = openai_read_chunk,
 };
 
+const dialect dialect_openai_own = {
+    .name = "openai",
+    .as = &dialect_openai,
+    .write_url = write_url,
+    .key_header = "Authorization: Bearer ",
+    .write_request = openai_write_own,
+    .read_answer = openai_read_answer,
+    .read_chunk = openai_read_chunk,
+};
+
+const dialect *dialect_own(const dialect *d) {
+    return !d || d == &dialect_openai ? &dialect_openai_own : d == &dialect_azure ? &dialect_azure_own : NULL;
+}
+
 static const dialect *body_of(const dialect *d) {
     return !d ? &dialect_openai : d->as ? d->as : d;
 }

@@ -9,10 +9,12 @@ bool openai_read_request(request_kind kind, const char *body, size_t n, arena *m
 bool openai_read_local(request *r, err *e);
 bool openai_canonical(const request *r, str *out);
 bool openai_write_request(const request *r, const char *model, bool ask_usage, str *out, err *e);
+/* The same for OpenAI's own API: without what others have added to it (top_k), and with the present names of members. */
+bool openai_write_own(const request *r, const char *model, bool ask_usage, str *out, err *e);
 bool openai_read_fields(request *r, arena *memory, err *e); /* r->body, which is in the neutral form */
 bool openai_is_default(const cJSON *member);                /* says what the API does anyway */
 /* openai_neutral.c: for a client of another dialect: the body without what OpenAI's API has not. */
-bool openai_write_neutral(const request *r, const char *model, bool ask_usage, str *out, err *e);
+bool openai_write_neutral(const request *r, const char *model, bool ask_usage, bool own, str *out, err *e);
 
 /* openai_embeddings.c, openai_rerank.c, openai_values.c: what they have instead of messages and sampling. */
 bool openai_read_embeddings(request *r, arena *memory, err *e);
@@ -42,9 +44,16 @@ bool openai_write_end(const request *r, void *state, const answer *head, bool pa
 bool openai_write_break(const request *r, void *state, const err *e, int status, str *out);
 
 /* openai_read.c */
+#define OPENAI_MAX_CHOICES 128
 bool openai_read_answer(request_kind kind, const char *body, size_t n, answer *out, err *e);
 bool openai_read_chunk(request_kind kind, void *state, const char *data, size_t n, void (*emit)(void *, const event *),
                        void *ctx, bool *done, err *e);
+/* With a tree, whatever is in it. */
+bool openai_read_any(request_kind kind, const char *data, size_t n, void (*emit)(void *, const event *), void *ctx,
+                     err *e);
+
+/* openai_chunk.c: the same for an ordinary chunk of a chat, many times quicker; false: it is not one, and nothing was said. */
+bool openai_read_ordinary(const char *data, size_t n, void (*emit)(void *, const event *), void *ctx);
 
 /* One member of the top level of a JSON object in its own bytes. */
 typedef struct raw_member {

@@ -4,10 +4,10 @@
  * spelling. Left out is what cannot change the answer (who asks, how it is delivered, how the provider files it) and what
  * only states the API's default. Nulls inside messages stay: a chat template can tell a null member from a missing one.
  * Unknown members stay.                                                                                              */
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "dialect/neutral.h"
 #include "dialect/openai.h"
 
 static const char *const kinds[] = {[REQUEST_CHAT] = "chat",
@@ -59,7 +59,7 @@ static bool dropped(const cJSON *m, bool always) {
         return true;
     }
     for (size_t i = 0; i < sizeof defaults / sizeof defaults[0]; i++) {
-        if (strcmp(m->string, defaults[i].name) != 0) {
+        if (defaults[i].name[0] != m->string[0] || strcmp(m->string, defaults[i].name) != 0) {
             continue;
         }
         switch (defaults[i].rule) {
@@ -95,10 +95,9 @@ static const cJSON *only_text_part(const cJSON *content) {
     if (!part || !cJSON_IsObject(part) || part->next) {
         return NULL;
     }
-    const cJSON *type = cJSON_GetObjectItemCaseSensitive(part, "type");
-    const cJSON *text = cJSON_GetObjectItemCaseSensitive(part, "text");
-    bool         plain = cJSON_IsString(type) && strcmp(type->valuestring, "text") == 0 && cJSON_IsString(text) &&
-                 cJSON_GetArraySize(part) == 2;
+    const char  *type = neutral_text(part, "type");
+    const cJSON *text = json_member(part, "text");
+    bool         plain = type && strcmp(type, "text") == 0 && cJSON_IsString(text) && cJSON_GetArraySize(part) == 2;
     return plain ? text : NULL;
 }
 
@@ -111,6 +110,24 @@ static int by_name(const void *a, const void *b) {
     return strcmp(((const member *)a)->name, ((const member *)b)->name);
 }
 
+#define FEW 48 /* members that are sorted where they stand; whoever sends more pays for memory and a real sort */
+
+static void sort_members(member *members, size_t count) {
+    if (count > FEW) {
+        qsort(members, count, sizeof *members, by_name);
+        return;
+    }
+    for (size_t i = 1; i < count; i++) {
+        member m = members[i];
+        size_t at = i;
+        while (at > 0 && strcmp(members[at - 1].name, m.name) > 0) {
+            members[at] = members[at - 1];
+            at--;
+        }
+        members[at] = m;
+    }
+}
+
 static void write_name(const char *name, bool first, str *out) {
     if (!first) {
         str_addc(out, ',');
@@ -120,12 +137,13 @@ static void write_name(const char *name, bool first, str *out) {
 }
 
 static bool write_message(const cJSON *message, str *out) {
-    const cJSON *text = only_text_part(cJSON_GetObjectItemCaseSensitive(message, "content"));
-    size_t       count = text ? (size_t)cJSON_GetArraySize(message) : 0;
-    member      *members = text ? malloc(count * sizeof *members) : NULL;
+    const cJSON *text = only_text_part(json_member(message, "content"));
     if (!text) {
         return json_canonical(message, out);
     }
+    member  few[FEW];
+    size_t  count = (size_t)cJSON_GetArraySize(message);
+    member *members = count > FEW ? malloc(count * sizeof *members) : few;
     if (!members) {
         out->failed = true;
         return false;
@@ -135,13 +153,15 @@ static bool write_message(const cJSON *message, str *out) {
     cJSON_ArrayForEach(m, message) {
         members[i++] = (member){m->string, strcmp(m->string, "content") == 0 ? text : m};
     }
-    qsort(members, count, sizeof *members, by_name);
+    sort_members(members, count);
     str_addc(out, '{');
     for (i = 0; i < count; i++) {
         write_name(members[i].name, i == 0, out);
         json_canonical(members[i].value, out);
     }
-    free(members);
+    if (members != few) {
+        free(members);
+    }
     return str_addc(out, '}');
 }
 
@@ -166,13 +186,13 @@ static bool is_ordered(const char *name) {
 
 static bool write_value(const request *r, const member *m, str *out) {
     if (!m->value) {
-        return str_addf(out, "%" PRId64, r->max_tokens);
+        return str_addi(out, r->max_tokens);
     }
     if (strcmp(m->name, "messages") == 0 && r->kind == REQUEST_CHAT) {
         return write_messages(m->value, out);
     }
     if (strcmp(m->name, "seed") == 0) {
-        return str_addf(out, "%" PRId64, r->seed);
+        return str_addi(out, r->seed);
     }
     if (strcmp(m->name, "stop") == 0 && cJSON_IsString(m->value)) {
         str_addc(out, '[');
@@ -188,12 +208,12 @@ static bool write_value(const request *r, const member *m, str *out) {
 }
 
 static bool write_canonical(const request *r, str *out) {
-    member       few[48];
+    member       few[FEW];
     member      *members = few;
     size_t       room = (size_t)cJSON_GetArraySize(r->body) + 1;
     size_t       count = 0;
     const cJSON *m;
-    if (room > sizeof few / sizeof few[0]) {
+    if (room > FEW) {
         members = malloc(room * sizeof *members);
         if (!members) {
             out->failed = true;
@@ -208,9 +228,10 @@ static bool write_canonical(const request *r, str *out) {
     if (r->max_tokens >= 0) {
         members[count++] = (member){"max_tokens", NULL};
     }
-    qsort(members, count, sizeof *members, by_name);
+    sort_members(members, count);
     str_reserve(out, r->raw_len + 32);
-    str_addf(out, "%s {", kinds[r->kind]);
+    str_adds(out, kinds[r->kind]);
+    str_adds(out, " {");
     for (size_t i = 0; i < count; i++) {
         write_name(members[i].name, i == 0, out);
         write_value(r, &members[i], out);

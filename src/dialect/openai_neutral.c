@@ -157,9 +157,22 @@ static bool set_member(cJSON *body, const char *name, cJSON *value) {
     return false;
 }
 
-/* max_completion_tokens is what the API has today; max_tokens stays where the client said it so. */
-bool openai_write_neutral(const request *r, const char *model, bool ask_usage, str *out, err *e) {
-    static const char *const known[] = {"model",
+/* max_completion_tokens is what the API has today, and all that its reasoning models take; many compatible providers know
+ * max_tokens alone, which stays there where the client said it so. */
+static bool set_limit(cJSON *body, const request *r, bool own) {
+    int64_t     most = request_most(r);
+    bool        older = cJSON_HasObjectItem(body, "max_tokens") && !(own && r->kind == REQUEST_CHAT);
+    const char *name = older ? "max_tokens" : "max_completion_tokens";
+    if (!older) {
+        cJSON_DeleteItemFromObjectCaseSensitive(body, "max_tokens");
+    }
+    return most <= 0 || set_member(body, name, cJSON_CreateNumber((double)most));
+}
+
+/* OpenAI's own API has no top_k: it is the first of the list. */
+bool openai_write_neutral(const request *r, const char *model, bool ask_usage, bool own, str *out, err *e) {
+    static const char *const known[] = {"top_k",
+                                        "model",
                                         "messages",
                                         "tools",
                                         "tool_choice",
@@ -169,7 +182,6 @@ bool openai_write_neutral(const request *r, const char *model, bool ask_usage, s
                                         "stop",
                                         "temperature",
                                         "top_p",
-                                        "top_k",
                                         "max_completion_tokens",
                                         "seed",
                                         "logprobs",
@@ -188,16 +200,16 @@ bool openai_write_neutral(const request *r, const char *model, bool ask_usage, s
                                         "stream_options",
                                         "logit_bias",
                                         NULL};
-    if (!neutral_carried(r, known, TARGET, e)) {
+    if (!neutral_carried(r, own ? known + 1 : known, TARGET, e)) {
         return false;
     }
-    cJSON  *body = cJSON_Duplicate(r->body, true);
-    bool    good = body && clean(body, r->drops, e);
-    int64_t most = request_most(r);
+    cJSON *body = cJSON_Duplicate(r->body, true);
+    bool   good = body && clean(body, r->drops, e);
     if (good) {
-        const char *limit = cJSON_HasObjectItem(body, "max_tokens") ? "max_tokens" : "max_completion_tokens";
-        good = set_member(body, "model", cJSON_CreateString(model)) &&
-               (most <= 0 || set_member(body, limit, cJSON_CreateNumber((double)most)));
+        if (own) { /* what may be dropped has been listed */
+            cJSON_DeleteItemFromObjectCaseSensitive(body, "top_k");
+        }
+        good = set_member(body, "model", cJSON_CreateString(model)) && set_limit(body, r, own);
         if (good && ask_usage && r->stream) {
             cJSON *options = cJSON_CreateObject();
             good = cJSON_AddTrueToObject(options, "include_usage") && set_member(body, "stream_options", options);

@@ -3,24 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dialect/neutral.h"
 #include "dialect/openai.h"
-
-#define MAX_CHOICES 128
-
-static const cJSON *get(const cJSON *object, const char *key) {
-    return cJSON_GetObjectItemCaseSensitive(object, key);
-}
-
-static const char *text_of(const cJSON *object, const char *key) {
-    const cJSON *value = get(object, key);
-    return cJSON_IsString(value) ? value->valuestring : NULL;
-}
-
-static int64_t count_of(const cJSON *object, const char *key) {
-    const cJSON *value = get(object, key);
-    bool         sane = cJSON_IsNumber(value) && value->valuedouble >= 0 && value->valuedouble < 0x1p53;
-    return sane ? (int64_t)value->valuedouble : 0;
-}
 
 static usage_tier tier_of(const char *name) {
     return !name                           ? TIER_STANDARD
@@ -31,57 +15,42 @@ static usage_tier tier_of(const char *name) {
 }
 
 static bool read_usage(const cJSON *root, usage *out) {
-    const cJSON *u = get(root, "usage");
+    const cJSON *u = json_member(root, "usage");
     if (!cJSON_IsObject(u)) {
         return false;
     }
-    *out = (usage){.prompt = count_of(u, "prompt_tokens"),
-                   .completion = count_of(u, "completion_tokens"),
-                   .cached = count_of(get(u, "prompt_tokens_details"), "cached_tokens"),
-                   .reasoning = count_of(get(u, "completion_tokens_details"), "reasoning_tokens"),
+    const cJSON *in = json_member(u, "prompt_tokens_details");
+    const cJSON *made = json_member(u, "completion_tokens_details");
+    *out = (usage){.prompt = neutral_count(u, "prompt_tokens"),
+                   .completion = neutral_count(u, "completion_tokens"),
+                   .cached = neutral_count(in, "cached_tokens"),
+                   .reasoning = neutral_count(made, "reasoning_tokens"),
+                   .audio_in = neutral_count(in, "audio_tokens"),
+                   .image_in = neutral_count(in, "image_tokens"),
+                   .write_5m = neutral_count(in, "cache_write_tokens"),
+                   .audio_out = neutral_count(made, "audio_tokens"),
+                   .tier = tier_of(neutral_text(root, "service_tier")),
                    .known = true};
     if (out->cached == 0) {
-        out->cached = count_of(u, "prompt_cache_hit_tokens"); /* as DeepSeek says it */
+        out->cached = neutral_count(u, "prompt_cache_hit_tokens"); /* as DeepSeek says it */
     }
-    const cJSON *in = get(u, "prompt_tokens_details");
-    out->audio_in = count_of(in, "audio_tokens");
-    out->image_in = count_of(in, "image_tokens");
-    out->write_5m = count_of(in, "cache_write_tokens");
-    out->audio_out = count_of(get(u, "completion_tokens_details"), "audio_tokens");
-    out->tier = tier_of(text_of(root, "service_tier"));
     return true;
 }
 
 /* The provider's own sentence, when this is an error and not an answer. */
 static bool refuse_error(const cJSON *root, const char *when, err *e) {
-    const cJSON *error = get(root, "error");
+    const cJSON *error = json_member(root, "error");
     if (!error || cJSON_IsNull(error)) {
         return true;
     }
-    const char *sentence = cJSON_IsString(error) ? error->valuestring : text_of(error, "message");
+    const char *sentence = cJSON_IsString(error) ? error->valuestring : neutral_text(error, "message");
     return err_set(e, ERR_UPSTREAM, "The provider reported an error%s: %.400s", when,
                    sentence && sentence[0] ? sentence : "it did not say which.");
 }
 
 static int index_of(const cJSON *choice, int otherwise) {
-    const cJSON *index = get(choice, "index");
+    const cJSON *index = json_member(choice, "index");
     return cJSON_IsNumber(index) ? index->valueint : otherwise;
-}
-
-static cJSON *parse(const char *body, size_t n, const char *what, err *e) {
-    cJSON *root = json_parse(body, n, JSON_MAX_DEPTH, e);
-    if (root && !cJSON_IsObject(root)) {
-        err_set(e, ERR_UPSTREAM, "%s is %s, not a JSON object.", what, json_kind(root));
-        cJSON_Delete(root);
-        return NULL;
-    }
-    if (!root) {
-        err_prefix(e, "%s cannot be read", what);
-        if (e && e->code != ERR_MEMORY) {
-            e->code = ERR_UPSTREAM; /* not the client's fault */
-        }
-    }
-    return root;
 }
 
 /* ---- one choice, whole or a delta, as an event ---- */
@@ -93,21 +62,21 @@ static void set_text(const char *text, const char **to, size_t *n) {
 
 /* `owned` takes what must be freed behind the event. */
 static void read_choice(request_kind kind, const cJSON *json, const char *message, event *ev, cJSON **owned) {
-    const cJSON *m = kind == REQUEST_CHAT ? get(json, message) : json;
-    const cJSON *logprobs = get(json, "logprobs");
-    const cJSON *calls = get(m, "tool_calls");
-    set_text(text_of(m, kind == REQUEST_CHAT ? "content" : "text"), &ev->text, &ev->text_len);
-    const char *reasoning = text_of(m, "reasoning_content");
-    set_text(reasoning ? reasoning : text_of(m, "reasoning"), &ev->reasoning, &ev->reasoning_len);
-    set_text(text_of(m, "refusal"), &ev->refusal, &ev->refusal_len);
-    set_text(text_of(m, "reasoning_signature"), &ev->signature, &ev->signature_len);
+    const cJSON *m = kind == REQUEST_CHAT ? json_member(json, message) : json;
+    const cJSON *logprobs = json_member(json, "logprobs");
+    const cJSON *calls = json_member(m, "tool_calls");
+    set_text(neutral_text(m, kind == REQUEST_CHAT ? "content" : "text"), &ev->text, &ev->text_len);
+    const char *reasoning = neutral_text(m, "reasoning_content");
+    set_text(reasoning ? reasoning : neutral_text(m, "reasoning"), &ev->reasoning, &ev->reasoning_len);
+    set_text(neutral_text(m, "refusal"), &ev->refusal, &ev->refusal_len);
+    set_text(neutral_text(m, "reasoning_signature"), &ev->signature, &ev->signature_len);
     ev->tool_calls = cJSON_IsArray(calls) ? calls : NULL;
-    const char *finish = text_of(json, "finish_reason");
+    const char *finish = neutral_text(json, "finish_reason");
     ev->finish = finish && finish[0] ? finish : NULL;
-    const cJSON *content = get(logprobs, "content");
+    const cJSON *content = json_member(logprobs, "content");
     if (cJSON_IsArray(content)) {
         ev->logprobs = content;
-    } else if (get(logprobs, "tokens")) {
+    } else if (json_member(logprobs, "tokens")) {
         *owned = logprobs_from_completion(logprobs);
         ev->logprobs = *owned;
     }
@@ -115,9 +84,9 @@ static void read_choice(request_kind kind, const cJSON *json, const char *messag
 
 static void read_head(const cJSON *root, event *ev) {
     ev->kind = EVENT_DELTA;
-    ev->id = text_of(root, "id");
-    ev->model = text_of(root, "model");
-    ev->created = count_of(root, "created");
+    ev->id = neutral_text(root, "id");
+    ev->model = neutral_text(root, "model");
+    ev->created = neutral_count(root, "created");
 }
 
 /* ---- a whole answer ---- */
@@ -126,7 +95,7 @@ static void read_head(const cJSON *root, event *ev) {
 static bool join_parts(const cJSON *content, str *out) {
     const cJSON *part;
     cJSON_ArrayForEach(part, content) {
-        const char *text = text_of(part, "text");
+        const char *text = neutral_text(part, "text");
         if (text) {
             str_adds(out, text);
         }
@@ -134,23 +103,8 @@ static bool join_parts(const cJSON *content, str *out) {
     return !out->failed;
 }
 
-static bool read_answer_choice(request_kind kind, const cJSON *json, int position, const event *head, answer *out,
-                               err *e) {
-    event  ev = *head;
-    cJSON *owned = NULL;
-    str    joined = {0};
-    ev.choice = index_of(json, position);
-    read_choice(kind, json, "message", &ev, &owned);
-    const cJSON *content = get(get(json, "message"), "content");
-    if (cJSON_IsArray(content) && join_parts(content, &joined) && joined.data) {
-        ev.text = joined.data;
-        ev.text_len = joined.len;
-    }
-    if (!ev.text && !ev.finish) {
-        ev.text = ""; /* an empty choice is a choice */
-    }
-    /* Deltas of tool calls carry an index, whole calls do not: let them differ by their place. */
-    cJSON *calls = ev.tool_calls ? cJSON_Duplicate(ev.tool_calls, true) : NULL;
+/* Deltas of tool calls carry an index, whole calls do not: let them differ by their place. */
+static void number_calls(cJSON *calls) {
     int    i = 0;
     cJSON *call;
     cJSON_ArrayForEach(call, calls) {
@@ -159,16 +113,35 @@ static bool read_answer_choice(request_kind kind, const cJSON *json, int positio
             cJSON_AddNumberToObject(call, "index", i++);
         }
     }
-    ev.tool_calls = calls;
+}
+
+/* `json` is a part of a tree that nobody reads afterwards. */
+static bool read_answer_choice(request_kind kind, cJSON *json, int position, const event *head, answer *out, err *e) {
+    event  ev = *head;
+    cJSON *owned = NULL;
+    str    joined = {0};
+    ev.choice = index_of(json, position);
+    read_choice(kind, json, "message", &ev, &owned);
+    const cJSON *content = json_member(json_member(json, "message"), "content");
+    if (cJSON_IsArray(content) && join_parts(content, &joined) && joined.data) {
+        ev.text = joined.data;
+        ev.text_len = joined.len;
+    }
+    if (!ev.text && !ev.finish) {
+        ev.text = ""; /* an empty choice is a choice */
+    }
+    if (ev.tool_calls) {
+        cJSON *holder = kind == REQUEST_CHAT ? cJSON_GetObjectItemCaseSensitive(json, "message") : json;
+        number_calls(cJSON_GetObjectItemCaseSensitive(holder, "tool_calls"));
+    }
     bool good = answer_add(out, &ev, e);
-    cJSON_Delete(calls);
     cJSON_Delete(owned);
     str_free(&joined);
     return good;
 }
 
 static bool read_choices(request_kind kind, const cJSON *root, answer *out, err *e) {
-    const cJSON *choices = get(root, "choices");
+    const cJSON *choices = json_member(root, "choices");
     if (!refuse_error(root, "", e)) {
         return false;
     }
@@ -179,8 +152,8 @@ static bool read_choices(request_kind kind, const cJSON *root, answer *out, err 
     read_head(root, &head);
     usage u;
     head.usage = read_usage(root, &u) ? &u : NULL;
-    int          position = 0;
-    const cJSON *json;
+    int    position = 0;
+    cJSON *json;
     cJSON_ArrayForEach(json, choices) {
         if (!read_answer_choice(kind, json, position++, &head, out, e)) {
             return false;
@@ -194,7 +167,7 @@ bool openai_read_answer(request_kind kind, const char *body, size_t n, answer *o
         return openai_read_values(body, n, out, e);
     }
     *out = (answer){0};
-    cJSON *root = parse(body, n, "The provider's answer", e);
+    cJSON *root = neutral_parse(body, n, "The provider's answer", e);
     if (!root) {
         return false;
     }
@@ -229,7 +202,7 @@ static bool emit_chunk(request_kind kind, const cJSON *root, const char *data, s
     usage        u;
     bool         has_usage = read_usage(root, &u);
     event        head = {.raw = data, .raw_len = n, .raw_dialect = &dialect_openai};
-    const cJSON *choices = get(root, "choices");
+    const cJSON *choices = json_member(root, "choices");
     const cJSON *json = cJSON_IsArray(choices) ? choices->child : NULL;
     read_head(root, &head);
     if (!json) { /* usage alone, or a frame that only passes through */
@@ -241,7 +214,7 @@ static bool emit_chunk(request_kind kind, const cJSON *root, const char *data, s
         event  ev = head;
         cJSON *owned = NULL;
         ev.choice = index_of(json, position);
-        if (ev.choice < 0 || ev.choice >= MAX_CHOICES) {
+        if (ev.choice < 0 || ev.choice >= OPENAI_MAX_CHOICES) {
             return err_set(e, ERR_UPSTREAM, "The provider's stream has a choice with the number %d.", ev.choice);
         }
         read_choice(kind, json, "delta", &ev, &owned);
@@ -254,18 +227,21 @@ static bool emit_chunk(request_kind kind, const cJSON *root, const char *data, s
     return true;
 }
 
-bool openai_read_chunk(request_kind kind, void *state, const char *data, size_t n, void (*emit)(void *, const event *),
-                       void *ctx, bool *done, err *e) {
-    (void)state;
-    *done = is_done(data, n);
-    if (*done) {
-        return true;
-    }
-    cJSON *root = parse(data, n, "A chunk of the provider's stream", e);
+bool openai_read_any(request_kind kind, const char *data, size_t n, void (*emit)(void *, const event *), void *ctx,
+                     err *e) {
+    cJSON *root = neutral_parse(data, n, "A chunk of the provider's stream", e);
     if (!root) {
         return false;
     }
     bool good = refuse_error(root, " in the middle of the stream", e) && emit_chunk(kind, root, data, n, emit, ctx, e);
     cJSON_Delete(root);
     return good;
+}
+
+bool openai_read_chunk(request_kind kind, void *state, const char *data, size_t n, void (*emit)(void *, const event *),
+                       void *ctx, bool *done, err *e) {
+    (void)state;
+    *done = is_done(data, n);
+    return *done || (kind == REQUEST_CHAT && openai_read_ordinary(data, n, emit, ctx)) ||
+           openai_read_any(kind, data, n, emit, ctx, e);
 }

@@ -26,11 +26,6 @@ static __attribute__((format(printf, 1, 2))) place place_at(const char *format, 
     return p;
 }
 
-static const cJSON *member(const cJSON *object, const char *key) {
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsNull(value) ? NULL : value;
-}
-
 static bool wrong_kind(const char *param, const char *wanted, const cJSON *value, err *e) {
     if (!value) {
         return err_at(e, ERR_INVALID, param, "%s is missing: it must be %s.", param, wanted);
@@ -46,39 +41,38 @@ static bool out_of_memory(err *e) {
 
 static bool read_role(const cJSON *json, int i, message *m, err *e) {
     static const char *const roles[] = {"system", "developer", "user", "assistant", "tool", "function"};
-    const cJSON             *role = cJSON_GetObjectItemCaseSensitive(json, "role");
-    place                    p = place_at("messages[%d].role", i);
-    if (!cJSON_IsString(role)) {
-        return wrong_kind(p.text, "a string", role, e);
-    }
-    for (size_t k = 0; k < sizeof roles / sizeof roles[0]; k++) {
-        if (strcmp(role->valuestring, roles[k]) == 0) {
-            m->role = role->valuestring;
+    const char              *role = neutral_text(json, "role");
+    for (size_t k = 0; role && k < sizeof roles / sizeof roles[0]; k++) {
+        if (strcmp(role, roles[k]) == 0) {
+            m->role = role;
             return true;
         }
     }
+    place p = place_at("messages[%d].role", i);
+    if (!role) {
+        return wrong_kind(p.text, "a string", json_member(json, "role"), e);
+    }
     return err_at(e, ERR_INVALID, p.text,
-                  "%s must be system, developer, user, assistant, tool or function, not \"%.40s\".", p.text,
-                  role->valuestring);
+                  "%s must be system, developer, user, assistant, tool or function, not \"%.40s\".", p.text, role);
 }
 
 static bool check_part(const cJSON *part, int i, int k, message *m, size_t *bytes, err *e) {
-    place p = place_at("messages[%d].content[%d]", i, k);
     if (!cJSON_IsObject(part)) {
+        place p = place_at("messages[%d].content[%d]", i, k);
         return wrong_kind(p.text, "an object with a type", part, e);
     }
-    const cJSON *type = cJSON_GetObjectItemCaseSensitive(part, "type");
+    const cJSON *type = json_member(part, "type");
     if (!cJSON_IsString(type)) {
-        p = place_at("messages[%d].content[%d].type", i, k);
+        place p = place_at("messages[%d].content[%d].type", i, k);
         return wrong_kind(p.text, "a string", type, e);
     }
     if (strcmp(type->valuestring, "text") != 0) {
         m->plain = false; /* an image, a file, ...: for those who read the JSON */
         return true;
     }
-    const cJSON *text = cJSON_GetObjectItemCaseSensitive(part, "text");
+    const cJSON *text = json_member(part, "text");
     if (!cJSON_IsString(text)) {
-        p = place_at("messages[%d].content[%d].text", i, k);
+        place p = place_at("messages[%d].content[%d].text", i, k);
         return wrong_kind(p.text, "a string", text, e);
     }
     m->plain = m->plain && cJSON_GetArraySize(part) == 2;
@@ -102,10 +96,10 @@ static bool read_parts(const cJSON *parts, int i, arena *memory, message *m, err
     }
     char *at = joined;
     cJSON_ArrayForEach(part, parts) {
-        if (strcmp(cJSON_GetObjectItemCaseSensitive(part, "type")->valuestring, "text") != 0) {
+        if (strcmp(neutral_text(part, "type"), "text") != 0) { /* a string: check_part has looked */
             continue;
         }
-        const char *text = cJSON_GetObjectItemCaseSensitive(part, "text")->valuestring;
+        const char *text = neutral_text(part, "text");
         size_t      n = strlen(text);
         if (at > joined) {
             *at++ = '\n';
@@ -119,15 +113,15 @@ static bool read_parts(const cJSON *parts, int i, arena *memory, message *m, err
 }
 
 static bool read_message(const cJSON *json, int i, arena *memory, message *m, err *e) {
-    place p = place_at("messages[%d]", i);
     if (!cJSON_IsObject(json)) {
+        place p = place_at("messages[%d]", i);
         return wrong_kind(p.text, "an object with role and content", json, e);
     }
     *m = (message){.json = json, .plain = cJSON_GetArraySize(json) == 2};
     if (!read_role(json, i, m, e) || !m->role) {
         return false;
     }
-    const cJSON *content = cJSON_GetObjectItemCaseSensitive(json, "content");
+    const cJSON *content = json_member(json, "content");
     if (cJSON_IsString(content)) {
         m->content = content->valuestring;
         return true;
@@ -140,12 +134,12 @@ static bool read_message(const cJSON *json, int i, arena *memory, message *m, er
         m->plain = false;
         return true;
     }
-    p = place_at("messages[%d].content", i);
+    place p = place_at("messages[%d].content", i);
     return wrong_kind(p.text, "a string or an array of parts", content, e);
 }
 
 static bool read_messages(request *r, arena *memory, err *e) {
-    const cJSON *messages = member(r->body, "messages");
+    const cJSON *messages = neutral_get(r->body, "messages");
     if (!cJSON_IsArray(messages)) {
         return wrong_kind("messages", "an array of messages", messages, e);
     }
@@ -168,7 +162,7 @@ static bool read_messages(request *r, arena *memory, err *e) {
 }
 
 static bool read_tools(request *r, err *e) {
-    const cJSON *tools = member(r->body, "tools");
+    const cJSON *tools = neutral_get(r->body, "tools");
     if (!tools) {
         return true;
     }
@@ -215,14 +209,17 @@ static bool read_prompt_list(request *r, const cJSON *list, arena *memory, err *
     bool         texts = cJSON_IsString(list->child);
     const cJSON *item;
     cJSON_ArrayForEach(item, list) {
-        place   p = place_at("prompt[%d]", r->n_prompts);
         prompt *out = &r->prompts[r->n_prompts];
-        if (texts ? !cJSON_IsString(item) : !cJSON_IsArray(item)) {
+        if (texts && cJSON_IsString(item)) {
+            out->text = item->valuestring;
+            r->n_prompts++;
+            continue;
+        }
+        place p = place_at("prompt[%d]", r->n_prompts);
+        if (texts || !cJSON_IsArray(item)) {
             return wrong_kind(p.text, texts ? "a string, as the first one is" : "an array of token ids", item, e);
         }
-        if (texts) {
-            out->text = item->valuestring;
-        } else if (!read_ids(item, p.text, memory, out, e)) {
+        if (!read_ids(item, p.text, memory, out, e)) {
             return false;
         }
         r->n_prompts++;
@@ -231,10 +228,10 @@ static bool read_prompt_list(request *r, const cJSON *list, arena *memory, err *
 }
 
 static bool read_prompts(request *r, arena *memory, err *e) {
-    const cJSON *json = member(r->body, "prompt");
+    const cJSON *json = neutral_get(r->body, "prompt");
     int          count = cJSON_IsArray(json) ? cJSON_GetArraySize(json) : 1;
     bool         ids = cJSON_IsArray(json) && cJSON_IsNumber(json->child);
-    if (!json && member(r->body, "messages")) {
+    if (!json && neutral_get(r->body, "messages")) {
         return err_at(e, ERR_INVALID, "prompt",
                       "prompt is missing; a request with messages belongs to /v1/chat/completions.");
     }
@@ -285,25 +282,26 @@ static bool refuse_old_fields(const request *r, err *e) {
 
 /* ---- sampling ---- */
 
-static bool add_stop(request *r, const cJSON *text, const char *where, err *e) {
+static bool add_stop(request *r, const cJSON *text, bool in_list, err *e) {
+    if (cJSON_IsString(text) && text->valuestring[0]) {
+        r->stop[r->n_stop++] = text->valuestring;
+        return true;
+    }
+    place p = in_list ? place_at("stop[%d]", r->n_stop) : place_at("stop");
     if (!cJSON_IsString(text)) {
-        return wrong_kind(where, "a string", text, e);
+        return wrong_kind(p.text, "a string", text, e);
     }
-    if (!text->valuestring[0]) {
-        return err_at(e, ERR_INVALID, where, "%s is an empty string, at which everything would stop: leave it out.",
-                      where);
-    }
-    r->stop[r->n_stop++] = text->valuestring;
-    return true;
+    return err_at(e, ERR_INVALID, p.text, "%s is an empty string, at which everything would stop: leave it out.",
+                  p.text);
 }
 
 static bool read_stop(request *r, err *e) {
-    const cJSON *stop = member(r->body, "stop");
+    const cJSON *stop = neutral_get(r->body, "stop");
     if (!stop) {
         return true;
     }
     if (!cJSON_IsArray(stop)) {
-        return cJSON_IsString(stop) ? add_stop(r, stop, "stop", e)
+        return cJSON_IsString(stop) ? add_stop(r, stop, false, e)
                                     : wrong_kind("stop", "a string or an array of strings", stop, e);
     }
     if (cJSON_GetArraySize(stop) > REQUEST_MAX_STOP) {
@@ -311,8 +309,7 @@ static bool read_stop(request *r, err *e) {
     }
     const cJSON *text;
     cJSON_ArrayForEach(text, stop) {
-        place p = place_at("stop[%d]", r->n_stop);
-        if (!add_stop(r, text, p.text, e)) {
+        if (!add_stop(r, text, true, e)) {
             return false;
         }
     }
@@ -332,7 +329,7 @@ static bool read_max_tokens(request *r, err *e) {
 
 /* The tree holds doubles; a seed past 2^53 is read from the client's own bytes, so that neighbours stay different. */
 static bool read_seed(request *r, err *e) {
-    const cJSON *seed = member(r->body, "seed");
+    const cJSON *seed = neutral_get(r->body, "seed");
     r->has_seed = seed != NULL;
     if (!seed || !cJSON_IsNumber(seed) || fabs(seed->valuedouble) < 0x1p53) {
         return json_get_int(r->body, "", "seed", INT64_MIN, INT64_MAX, &r->seed, e);
@@ -366,7 +363,7 @@ static bool read_sampling(request *r, err *e) {
         !json_get_bool(b, "", "ignore_eos", &r->ignore_eos, e)) {
         return false;
     }
-    const char *penalty = member(b, "repetition_penalty") ? "repetition_penalty" : "repeat_penalty";
+    const char *penalty = neutral_get(b, "repetition_penalty") ? "repetition_penalty" : "repeat_penalty";
     if (!json_get_number(b, "", "repetition_penalty", 0, 100, &r->repeat_penalty, e)) {
         return false;
     }
@@ -391,7 +388,7 @@ static bool read_logprobs(request *r, err *e) {
         if (!json_get_int(r->body, "", "logprobs", 0, 5, &top, e)) {
             return false;
         }
-        r->logprobs = member(r->body, "logprobs") != NULL;
+        r->logprobs = neutral_get(r->body, "logprobs") != NULL;
     } else {
         if (!json_get_bool(r->body, "", "logprobs", &r->logprobs, e) ||
             !json_get_int(r->body, "", "top_logprobs", 0, 20, &top, e)) {
@@ -406,7 +403,7 @@ static bool read_logprobs(request *r, err *e) {
 }
 
 static bool read_stream(request *r, err *e) {
-    const cJSON *options = member(r->body, "stream_options");
+    const cJSON *options = neutral_get(r->body, "stream_options");
     if (!json_get_bool(r->body, "", "stream", &r->stream, e)) {
         return false;
     }
@@ -426,7 +423,7 @@ static bool read_common(request *r, err *e) {
     if (!cJSON_IsObject(r->body)) {
         return err_set(e, ERR_INVALID, "The body must be a JSON object, not %s.", json_kind(r->body));
     }
-    const cJSON *model = member(r->body, "model");
+    const cJSON *model = neutral_get(r->body, "model");
     if (!cJSON_IsString(model)) {
         return wrong_kind("model", "the name of a model (GET /v1/models lists them)", model, e);
     }

@@ -123,13 +123,26 @@ static bool write_stream_options(const request *r, str *out) {
 }
 
 /* What replaces a member's value, or NULL: it stays. */
-typedef enum replaced { KEEP, MODEL, OPTIONS, LIMIT } replaced;
+typedef enum replaced { KEEP, MODEL, OPTIONS, LIMIT, NAME } replaced;
 
-static replaced of_member(const raw_member *m, bool usage, bool limit) {
-    return raw_key_is(m, "model")                                                             ? MODEL
-           : usage && raw_key_is(m, "stream_options")                                         ? OPTIONS
-           : limit && (raw_key_is(m, "max_tokens") || raw_key_is(m, "max_completion_tokens")) ? LIMIT
-                                                                                              : KEEP;
+typedef struct wishes { /* for what goes out */
+    bool usage, limit;
+    bool renamed; /* max_tokens is called max_completion_tokens there */
+} wishes;
+
+static replaced of_member(const raw_member *m, const wishes *w) {
+    return raw_key_is(m, "model")                                                                ? MODEL
+           : w->usage && raw_key_is(m, "stream_options")                                         ? OPTIONS
+           : w->renamed && raw_key_is(m, "max_tokens")                                           ? NAME
+           : w->limit && (raw_key_is(m, "max_tokens") || raw_key_is(m, "max_completion_tokens")) ? LIMIT
+                                                                                                 : KEEP;
+}
+
+/* OpenAI's own reasoning models refuse the older name, and its other chat models take both. A request with both goes as it
+ * is: the provider says which it means. Source: OpenAI's API reference, chat completions, max_tokens. */
+static bool is_renamed(const request *r, bool own) {
+    return own && r->kind == REQUEST_CHAT && cJSON_GetObjectItemCaseSensitive(r->body, "max_tokens") &&
+           !cJSON_GetObjectItemCaseSensitive(r->body, "max_completion_tokens");
 }
 
 static void write_limit(const request *r, str *out) {
@@ -138,19 +151,30 @@ static void write_limit(const request *r, str *out) {
 
 /* The client's own bytes with some members in their places replaced, and those that lack behind the last one: a request
  * has at least its model. */
-static bool splice(const request *r, const char *model, bool ask_usage, str *out) {
-    bool       usage = ask_usage && r->stream && !r->include_usage;
-    bool       limit = r->most_tokens > 0 && request_most(r) != r->max_tokens;
+static bool splice(const request *r, const char *model, bool ask_usage, bool own, str *out) {
+    wishes     w = {.usage = ask_usage && r->stream && !r->include_usage,
+                    .limit = r->most_tokens > 0 && request_most(r) != r->max_tokens,
+                    .renamed = is_renamed(r, own)};
     size_t     at = 0, copied = 0; /* the raw bytes before `copied` are in `out` */
-    bool       wrote_usage = !usage, wrote_limit = !limit;
+    bool       wrote_usage = !w.usage, wrote_limit = !w.limit;
     raw_member m;
     str_reserve(out, r->raw_len + strlen(model) + 96);
     while (raw_next(r->raw, r->raw_len, &at, &m)) {
-        replaced what = of_member(&m, usage, limit);
+        replaced what = of_member(&m, &w);
         if (what == KEEP) {
             continue;
         }
         size_t value = (size_t)(m.value - r->raw);
+        if (what == NAME) {
+            size_t key = (size_t)(m.key - r->raw);
+            str_add(out, r->raw + copied, key - copied);
+            str_adds(out, "max_completion_tokens\":");
+            copied = value;
+            what = w.limit ? LIMIT : KEEP;
+            if (what == KEEP) {
+                continue;
+            }
+        }
         str_add(out, r->raw + copied, value - copied);
         copied = value + m.value_len;
         if (what == MODEL) {
@@ -175,10 +199,18 @@ static bool splice(const request *r, const char *model, bool ask_usage, str *out
     return str_add(out, r->raw + at, r->raw_len - at);
 }
 
-bool openai_write_request(const request *r, const char *model, bool ask_usage, str *out, err *e) {
+static bool write_request(const request *r, const char *model, bool ask_usage, bool own, str *out, err *e) {
     if (r->from && r->from != &dialect_openai) {
-        return openai_write_neutral(r, model, ask_usage, out, e);
+        return openai_write_neutral(r, model, ask_usage, own, out, e);
     }
-    return splice(r, model, ask_usage, out) ||
+    return splice(r, model, ask_usage, own, out) ||
            err_set(e, ERR_MEMORY, "The request could not be written: out of memory.");
+}
+
+bool openai_write_request(const request *r, const char *model, bool ask_usage, str *out, err *e) {
+    return write_request(r, model, ask_usage, false, out, e);
+}
+
+bool openai_write_own(const request *r, const char *model, bool ask_usage, str *out, err *e) {
+    return write_request(r, model, ask_usage, true, out, e);
 }

@@ -43,6 +43,17 @@ static bool add_data(const feeding *f, const char *value, size_t n) {
     return str_add(&r->data, value, n) || out_of_memory(f);
 }
 
+/* The value of a "data" line; NULL: another field, or a comment (empty name), which nobody here needs. */
+static const char *data_of(const char *line, size_t n, size_t *length) {
+    if (n < 4 || memcmp(line, "data", 4) != 0 || (n > 4 && line[4] != ':')) {
+        return NULL;
+    }
+    size_t value = n > 4 ? 5 : 4;
+    value += value < n && line[value] == ' ';
+    *length = n - value;
+    return line + value;
+}
+
 /* One whole line without its end. */
 static bool take_line(const feeding *f, const char *line, size_t n) {
     if (!f->r->started) {
@@ -55,16 +66,23 @@ static bool take_line(const feeding *f, const char *line, size_t n) {
     if (n == 0) {
         return dispatch(f);
     }
-    const char *colon = memchr(line, ':', n);
-    size_t      name = colon ? (size_t)(colon - line) : n;
-    if (name != 4 || memcmp(line, "data", 4) != 0) {
-        return true; /* a comment (empty name) or a field that nobody here needs */
+    size_t      length;
+    const char *value = data_of(line, n, &length);
+    return !value || add_data(f, value, length);
+}
+
+/* An event that is one line of data and its empty line, all in these bytes, as most are: the payload is handed over where
+ * it lies. Says how many bytes the event takes; 0: it is not so. */
+static size_t event_in_place(const feeding *f, const char *bytes, size_t n, size_t length, bool *good) {
+    const sse_reader *r = f->r;
+    size_t            value_n;
+    const char       *value;
+    if (!r->started || r->has_data || r->line.len > 0 || n - length < 2 || memcmp(bytes + length, "\n\n", 2) != 0 ||
+        !(value = data_of(bytes, length, &value_n)) || value_n >= f->limit) {
+        return 0;
     }
-    size_t value = colon ? name + 1 : n;
-    if (value < n && line[value] == ' ') {
-        value++;
-    }
-    return add_data(f, line + value, n - value);
+    *good = f->payload(f->ctx, value, value_n);
+    return length + 2;
 }
 
 static size_t line_length(const char *bytes, size_t n) {
@@ -106,6 +124,15 @@ bool sse_feed(sse_reader *r, const char *bytes, size_t n, bool (*payload)(void *
         }
         if (at + length == n) {
             return str_add(&r->line, bytes + at, length) || out_of_memory(&f);
+        }
+        bool   good;
+        size_t whole = event_in_place(&f, bytes + at, n - at, length, &good);
+        if (whole > 0) {
+            if (!good) {
+                return false;
+            }
+            at += whole;
+            continue;
         }
         r->after_cr = bytes[at + length] == '\r';
         if (!end_line(&f, bytes + at, length)) {

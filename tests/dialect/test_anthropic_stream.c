@@ -258,7 +258,7 @@ static void test_whole(void **state) {
     assert_ptr_equal(a.raw_dialect, &dialect_anthropic);
     assert_string_equal(a.choices[0].text.data, "AB");
     assert_string_equal(a.choices[0].reasoning.data, "Hm");
-    assert_string_equal(a.choices[0].signature.data, "s");
+    assert_string_equal(a.choices[0].signature.data, "s 2!x"); /* anthropic_thoughts.c */
     assert_string_equal(call_text(&a, 0, "arguments"), "{\"x\":1}");
     assert_string_equal(call_text(&a, 1, "id"), "u");
     assert_true(a.usage.prompt == 23 && a.usage.cached == 11 && a.usage.write_5m == 7 && a.usage.write_1h == 0);
@@ -268,8 +268,8 @@ static void test_whole(void **state) {
         out.data,
         "{\"id\":\"msg_1\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude\",\"content\":[{\"type\":"
         "\"thinking\",\"thinking\":"
-        "\"Hm\",\"signature\":\"s\"},{\"type\":\"text\",\"text\":\"AB\"},{\"type\":\"tool_use\",\"id\":\"t\",\"name\":"
-        "\"f\",\"input\":{\"x\":1}},"
+        "\"Hm\",\"signature\":\"s\"},{\"type\":\"redacted_thinking\",\"data\":\"x\"},{\"type\":\"text\",\"text\":"
+        "\"AB\"},{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{\"x\":1}},"
         "{\"type\":\"tool_use\",\"id\":\"u\",\"name\":\"g\",\"input\":{}}],\"stop_reason\":\"tool_use\",\"stop_"
         "sequence\":null,\"usage\":{"
         "\"input_tokens\":5,\"cache_creation_input_tokens\":7,\"cache_read_input_tokens\":11,\"cache_creation\":{"

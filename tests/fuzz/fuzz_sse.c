@@ -29,9 +29,30 @@ static void take(void *ctx, const event *ev) {
     must(openai_write_chunk(s->kind, &s->grown, ev, true, &s->written));
 }
 
+static void tell(void *ctx, const event *ev) {
+    static const answer head;
+    must(openai_write_chunk(REQUEST_CHAT, &head, ev, false, ctx));
+    must(str_addf(ctx, "%d %lld %s %s %zu\n", ev->choice, (long long)ev->created, ev->id ? ev->id : "",
+                  ev->model ? ev->model : "", ev->raw_len));
+}
+
+/* What is read without a tree is what the reader with the tree says. */
+static void compare(const char *data, size_t n) {
+    str quick = {0};
+    str whole = {0};
+    err e = {0};
+    if (openai_read_ordinary(data, n, tell, &quick)) {
+        must(openai_read_any(REQUEST_CHAT, data, n, tell, &whole, &e));
+        must(quick.len == whole.len && memcmp(quick.data, whole.data, whole.len) == 0);
+    }
+    str_free(&quick);
+    str_free(&whole);
+}
+
 static bool payload(void *ctx, const char *data, size_t n) {
     stream *s = ctx;
-    bool    good = dialect_openai.read_chunk(s->kind, NULL, data, n, take, s, &s->done, &s->e);
+    compare(data, n);
+    bool good = dialect_openai.read_chunk(s->kind, NULL, data, n, take, s, &s->done, &s->e);
     return good && !s->done && !s->failed;
 }
 
