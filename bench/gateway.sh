@@ -157,9 +157,13 @@ pids="$pids $!"
 sleep 0.5
 rss() { awk '/^VmRSS/ { printf "%.1f", $2 / 1024 }' "/proc/$served/status"; }
 (sleep 15 && rss >"$work/rss_streams") &
-"$work/load" streams 9103 $path "$work/stream.json" 2000 25 |
-    awk '{ printf "2000 streams of 20 chunks/s: %s chunks, later than written by p50 %s, p99 %s, p999 %s, at most %s ms, errors %s\n", $3, $5, $7, $9, $11, $13 }'
+streams() { # name port seconds
+    "$work/load" streams "$2" $path "$work/stream.json" 2000 "$3" |
+        awk -v n="$1" '{ printf "2000 streams of 20 chunks/s%s: %s chunks, later than written by p50 %s, p99 %s, p999 %s, at most %s ms, errors %s\n", n, $3, $5, $7, $9, $11, $13 }'
+}
+streams "" 9103 25
 echo "memory with 2000 streams: $(cat "$work/rss_streams") MiB"
+streams ", straight (what the load itself is late by)" 9104 10
 
 # ---- weight ----
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/config.h"
+#include "base/json.h"
 #include "cli/cli.h"
 
 static const command *const commands[] = {&command_serve,    &command_run,      &command_pull,
@@ -40,6 +41,7 @@ int main(int argc, char **argv) {
     }
     const char *names[32];
     int         n = 0;
+    json_use_spare();
     for (; commands[n]; n++) {
         if (strcmp(argv[1], commands[n]->name) == 0) {
             int code = commands[n]->run(argc - 1, argv + 1);

@@ -1,4 +1,5 @@
 /* serve.c - `pare serve`: the gateway, until it is told to end. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "serve/server.h"
+#include "serve/signals.h"
 
 static int run(int argc, char **argv);
 
@@ -166,13 +168,31 @@ static settings *read_settings(void *ctx, err *e) {
     return s;
 }
 
+/* *told: NULL because a signal has said so, and all is closed again. */
+static house *open_house(settings *s, bool *told, err *e) {
+    house        *h = house_new(e);
+    signal_watch *w = h ? signals_watch(&h->closing, e) : NULL;
+    bool          good = w && house_fill(h, s, say, e);
+    int           which = signals_end(w);
+    cli_progress_end();
+    *told = which != 0;
+    if (*told) {
+        log_info("%s before it was ready: ending", which == SIGINT ? "interrupted" : "asked to end");
+    }
+    if (!good || *told) {
+        house_close(h);
+        return NULL;
+    }
+    return h;
+}
+
 static int open_and_run(settings *s, flags *f) {
     err     e = {0};
     int64_t began = clock_us();
-    house  *h = house_open(s, say, &e);
-    cli_progress_end();
+    bool    told;
+    house  *h = open_house(s, &told, &e);
     if (!h) {
-        return cli_fail(&e);
+        return told ? EXIT_DONE : cli_fail(&e);
     }
     server *v = server_open(h, read_settings, f, &e);
     if (!v) {

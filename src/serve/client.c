@@ -2,18 +2,25 @@
  *
  * A connection that closes while its exchange works cancels it. evhttp (2.1) then takes the request out of its list, sets
  * its connection to NULL and leaves it to us: it is freed in finish.                                                 */
+#include <endian.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
+#include <event2/http.h>
+#include <event2/http_struct.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/money.h"
 #include "serve/front.h"
 #include "serve/observe.h"
 #include "serve/server.h"
+#include "serve/tls.h"
 
-#define MAX_UNREAD (16u << 20) /* a client that does not read its stream is let go */
+#define MAX_UNREAD (16u << 20)  /* a client that does not read its stream is let go */
+#define MAX_KEPT   (256u << 10) /* of the memory in which a chunk is put together */
+#define CHUNK_HEAD 10           /* eight digits of a size and the end of their line: RFC 9112, 7.1 */
 
 typedef struct client {
     struct client         *next, **link; /* in the front's list */
@@ -30,13 +37,6 @@ typedef struct client {
 } client;
 
 /* ---- headers ---- */
-
-static void add_money(struct evkeyvalq *headers, const char *name, int64_t nano) {
-    char    text[32];
-    int64_t micro = money_micro(nano);
-    snprintf(text, sizeof text, "%lld.%06lld", (long long)(micro / 1000000), (long long)(micro % 1000000));
-    evhttp_add_header(headers, name, text);
-}
 
 /* How the model's cache was used: "cached=1984/2010 miss=diverge"; false when there is nothing to say. */
 static bool kv_text(const exchange *x, char *out, size_t size) {
@@ -55,28 +55,37 @@ static bool kv_text(const exchange *x, char *out, size_t size) {
     return true;
 }
 
-static void add_headers(const client *c, const char *type, bool money) {
-    const exchange   *x = c->exchange;
-    struct evkeyvalq *headers = evhttp_request_get_output_headers(c->request);
-    evhttp_add_header(headers, "Content-Type", type);
-    evhttp_add_header(headers, "x-request-id", x->id);
+/* The answer's headers but the last ones, which the caller may add before head_end. */
+static str *begin_head(const client *c, const char *type, bool money) {
+    const exchange *x = c->exchange;
+    str            *head = head_begin(c->front, type);
+    head_add(head, "x-request-id", x->id);
     if (x->answered_by[0]) {
-        evhttp_add_header(headers, "x-pare-answered-by", x->answered_by);
+        head_add(head, "x-pare-answered-by", x->answered_by);
     }
     if (money) {
-        add_money(headers, "x-pare-cost-usd", x->cost_nano);
-        add_money(headers, "x-pare-saved-usd", x->saved_nano);
+        head_add_usd(head, "x-pare-cost-usd", money_micro(x->cost_nano));
+        head_add_usd(head, "x-pare-saved-usd", money_micro(x->saved_nano));
     }
     char kv[160];
     if (kv_text(x, kv, sizeof kv)) {
-        evhttp_add_header(headers, "x-pare-kv", kv);
+        head_add(head, "x-pare-kv", kv);
     }
     if (x->request.drops && x->request.drops->names[0]) {
-        evhttp_add_header(headers, "x-pare-dropped", x->request.drops->names);
+        head_add(head, "x-pare-dropped", x->request.drops->names);
     }
     if (x->retry_after) {
-        evhttp_add_header(headers, "Retry-After", x->retry_after); /* evhttp refuses values with line breaks */
+        head_add(head, "Retry-After", x->retry_after);
     }
+    return head;
+}
+
+/* Sends what is in the request's output buffer. */
+static void send_whole(const client *c, int status, const char *type, bool money) {
+    head_end(begin_head(c, type, money), c->request);
+    head_length(c->request, evbuffer_get_length(evhttp_request_get_output_buffer(c->request)));
+    evhttp_send_reply(c->request, status, reason_of(status), NULL);
+    loop_write_soon(evhttp_connection_get_bufferevent(evhttp_request_get_connection(c->request)));
 }
 
 /* ---- the end of a client ---- */
@@ -118,7 +127,7 @@ static void on_unsent(struct evhttp_connection *connection, void *arg) {
 
 /* From here on the connection is about to send; only then it goes back to reading requests. An answer may take long to
  * read, but must get on. */
-static void leave(const client *c) {
+static void let_go(const client *c) {
     struct evhttp_connection *connection = evhttp_request_get_connection(c->request);
     struct timeval            limit = {.tv_sec = IDLE_S};
     evhttp_connection_set_closecb(connection, on_unsent, c->front);
@@ -128,33 +137,82 @@ static void leave(const client *c) {
 
 /* ---- streams ---- */
 
+/* The events of one chunk are put together in the front's text, behind room for the chunk's size. */
+static void begin_chunk(const client *c) {
+    str *text = &c->front->text;
+    str_clear(text);
+    str_add(text, "00000000\r\n", CHUNK_HEAD);
+}
+
+/* In one piece, which is what evhttp_send_reply_chunk takes three for. HTTP/1.0 gets the bytes alone. */
+static bool frame_chunk(str *text, bool chunked, size_t *from) {
+    static const char hex[] = "0123456789abcdef";
+    *from = CHUNK_HEAD;
+    if (!chunked) {
+        return !text->failed;
+    }
+    size_t at = CHUNK_HEAD - 2;
+    for (size_t n = text->len - CHUNK_HEAD; n > 0 && at > 0; n >>= 4) {
+        text->data[--at] = hex[n & 15];
+    }
+    *from = at;
+    return str_add(text, "\r\n", 2);
+}
+
+/* Where nothing waits before it, what the socket takes goes out from here, which for the small chunks of a stream costs a
+ * third of the way through the output buffer and its events. That has the rest, and errors: it meets them again. */
+static bool write_out(const client *c, const char *bytes, size_t n) {
+    struct bufferevent *b = evhttp_connection_get_bufferevent(evhttp_request_get_connection(c->request));
+    struct evbuffer    *out = bufferevent_get_output(b);
+    ssize_t             sent = 0;
+    if (evbuffer_get_length(out) == 0 && c->request->chunked && !tls_spoken(b)) {
+        sent = send(bufferevent_getfd(b), bytes, n, MSG_NOSIGNAL);
+        sent = sent > 0 ? sent : 0;
+        if ((size_t)sent == n) {
+            return true;
+        }
+    }
+    if (evbuffer_add(out, bytes + sent, n - (size_t)sent) != 0) {
+        if (sent > 0) { /* half a chunk is out: nothing that could follow would be understood */
+            bufferevent_trigger_event(b, BEV_EVENT_ERROR | BEV_EVENT_WRITING, BEV_TRIG_DEFER_CALLBACKS);
+        }
+        return false;
+    }
+    loop_write_soon(b);
+    return true;
+}
+
 static void send_chunk(client *c) {
-    struct evbuffer *out = c->front->scratch;
-    evhttp_send_reply_chunk(c->request, out);
-    evbuffer_drain(out, evbuffer_get_length(out));
+    str   *text = &c->front->text;
+    size_t from;
+    if (text->failed) {
+        c->lost = true;
+    } else if (text->len > CHUNK_HEAD) {
+        bool good = frame_chunk(text, c->request->chunked, &from) && write_out(c, text->data + from, text->len - from);
+        c->lost = c->lost || !good;
+    }
+    if (text->cap > MAX_KEPT) {
+        str_free(text);
+    }
 }
 
 static void start_stream(client *c) {
-    const exchange   *x = c->exchange;
-    struct evkeyvalq *headers = evhttp_request_get_output_headers(c->request);
-    add_headers(c, "text/event-stream; charset=utf-8", x->hit != NULL);
-    evhttp_add_header(headers, "Cache-Control", "no-cache");
-    evhttp_add_header(headers, "X-Accel-Buffering", "no"); /* an nginx in front must not collect the stream */
+    exchange *x = c->exchange;
+    if (x->speaks == &dialect_anthropic && !x->answer.usage.known) { /* its first event says how long the prompt is */
+        x->request.prompt_estimate = count_tokens_estimate(&x->request);
+    }
+    str *head = begin_head(c, "text/event-stream; charset=utf-8", x->hit != NULL);
+    head_add(head, "Cache-Control", "no-cache");
+    head_add(head, "X-Accel-Buffering", "no"); /* an nginx in front must not collect the stream */
+    head_end(head, c->request);
     reply_start_stream(c->request);
     c->writing = arena_zero(x->memory, 1, x->speaks->writing ? x->speaks->writing : 1);
     c->started = true;
 }
 
-static void put_text(client *c) {
-    str *text = &c->front->text;
-    c->lost = c->lost || text->failed || evbuffer_add(c->front->scratch, text->data ? text->data : "", text->len) != 0;
-    str_clear(text);
-}
-
 static void put_event(client *c, const event *ev) {
     const exchange *x = c->exchange;
     str            *text = &c->front->text;
-    str_clear(text);
     if (!c->writing) {
         c->lost = true;
         return;
@@ -166,7 +224,7 @@ static void put_event(client *c, const event *ev) {
         c->passed = true;
         x->speaks->write_raw(&x->request, c->writing, ev, text);
     }
-    put_text(c);
+    c->lost = c->lost || text->failed;
 }
 
 static void on_event(exchange *x, const event *ev) {
@@ -177,10 +235,9 @@ static void on_event(exchange *x, const event *ev) {
     if (!c->started) {
         start_stream(c);
     }
+    begin_chunk(c);
     put_event(c, ev);
-    if (evbuffer_get_length(c->front->scratch) > 0) {
-        send_chunk(c);
-    }
+    send_chunk(c);
     struct bufferevent *b = evhttp_connection_get_bufferevent(evhttp_request_get_connection(c->request));
     if (evbuffer_get_length(bufferevent_get_output(b)) > MAX_UNREAD) {
         bufferevent_trigger_event(b, BEV_EVENT_ERROR | BEV_EVENT_WRITING, BEV_TRIG_DEFER_CALLBACKS);
@@ -246,10 +303,8 @@ static void end_stream(client *c) {
     exchange *x = c->exchange;
     str       comments = {0};
     write_comments(x, &comments);
-    str_clear(&c->front->text);
     x->speaks->write_end(&x->request, c->writing, &x->answer, c->passed,
                          comments.data && !comments.failed ? comments.data : "", &c->front->text);
-    put_text(c);
     str_free(&comments);
     send_chunk(c);
     evhttp_send_reply_end(c->request);
@@ -258,11 +313,10 @@ static void end_stream(client *c) {
 /* An error event, and no end mark: never a clean stop. */
 static void break_stream(client *c, const err *why, int status) {
     exchange *x = c->exchange;
-    str_clear(&c->front->text);
+    begin_chunk(c);
     if (c->writing) {
         x->speaks->write_break(&x->request, c->writing, why, status, &c->front->text);
     }
-    put_text(c);
     send_chunk(c);
     evhttp_send_reply_end(c->request);
 }
@@ -273,6 +327,7 @@ static void finish_stream(client *c) {
     if (!c->started) {
         start_stream(c);
     }
+    begin_chunk(c);
     if (x->hit && !replay_hit(c)) { /* cannot happen with what recall stores; say so rather than end cleanly */
         err why = {0};
         err_set(&why, ERR_INTERNAL, "The stored answer cannot be read; retry with Cache-Control: no-cache.");
@@ -298,9 +353,8 @@ static void finish_error(client *c) {
     str       json = {0};
     /* The provider's own words, untouched: kept only where client and provider speak the same dialect. */
     if (x->error_body && !c->started) {
-        add_headers(c, x->error_type ? x->error_type : "application/json", false);
         evbuffer_add(evhttp_request_get_output_buffer(c->request), x->error_body, x->error_body_len);
-        evhttp_send_reply(c->request, x->status, reason_of(x->status), NULL);
+        send_whole(c, x->status, x->error_type ? x->error_type : "application/json", false);
         return;
     }
     if (c->started) {
@@ -312,9 +366,8 @@ static void finish_error(client *c) {
         str_adds(&json,
                  "{\"error\":{\"message\":\"Out of memory.\",\"type\":\"api_error\",\"param\":null,\"code\":null}}");
     }
-    add_headers(c, "application/json", false);
     evbuffer_add(evhttp_request_get_output_buffer(c->request), json.data, json.len);
-    evhttp_send_reply(c->request, x->status, reason_of(x->status), NULL);
+    send_whole(c, x->status, "application/json", false);
     str_free(&json);
 }
 
@@ -354,16 +407,14 @@ static void finish_whole(client *c) {
         finish_error(c);
         return;
     }
-    add_headers(c, "application/json", true);
-    evhttp_send_reply(c->request, 200, "OK", NULL);
+    send_whole(c, 200, "application/json", true);
 }
 
 /* Part of an answer that was larger than pare keeps (answer.c) is missing from what it has. Only a stream that was told
  * from the events themselves is whole all the same. */
-static bool is_cut(const client *c) {
-    const exchange *x = c->exchange;
-    bool            told = x->request.stream && c->started && (c->passed || x->speaks == &dialect_openai);
-    return x->cut && !x->hit && !told;
+static bool lacks(exchange *x) {
+    const client *c = x->client;
+    return !(x->request.stream && c->started && (c->passed || x->speaks == &dialect_openai));
 }
 
 static void on_finish(exchange *x) {
@@ -375,10 +426,7 @@ static void on_finish(exchange *x) {
         if (c->stopped && x->failed.code == ERR_CANCELLED) {
             exchange_fail(x, 503, ERR_BUSY, "", "pare is being shut down; send the request again.");
         }
-        leave(c);
-        if (x->failed.code == ERR_NONE && is_cut(c)) {
-            exchange_fail(x, 502, ERR_LIMIT, "", "The answer is larger than pare keeps: ask for less.");
-        }
+        let_go(c);
         if (x->failed.code != ERR_NONE) {
             finish_error(c);
         } else if (x->request.stream) {
@@ -390,7 +438,7 @@ static void on_finish(exchange *x) {
     release(c);
 }
 
-static const exchange_sink sink = {.event = on_event, .finish = on_finish};
+static const exchange_sink sink = {.event = on_event, .finish = on_finish, .lacks = lacks};
 
 /* ---- the start ---- */
 
@@ -405,10 +453,10 @@ static bool has_word(const char *list, const char *word) {
     return false;
 }
 
-static void read_headers(exchange *x, struct evhttp_request *r) {
+static void read_headers(exchange *x, struct evhttp_request *r, const heads *h) {
     struct evkeyvalq *headers = evhttp_request_get_input_headers(r);
-    const char       *control = evhttp_find_header(headers, "Cache-Control");
-    x->bearer = bearer_of(r);
+    const char       *control = h->cache_control;
+    x->bearer = heads_bearer(h);
     x->no_cache = control && has_word(control, "no-cache");
     x->no_store = control && has_word(control, "no-store");
     for (const char *const *name = x->speaks->passed; name && *name && x->n_passed < REQUEST_MAX_PASSED; name++) {
@@ -417,11 +465,18 @@ static void read_headers(exchange *x, struct evhttp_request *r) {
             x->passed[x->n_passed++] = (passed_header){*name, value}; /* the request's, which lives until finish */
         }
     }
-    const char *debug = evhttp_find_header(headers, "x-pare-debug");
-    x->debug = debug && strcmp(debug, "1") == 0;
+    x->debug = h->debug && strcmp(h->debug, "1") == 0;
 }
 
-void client_begin(front *f, struct evhttp_request *r, request_kind kind, const dialect *speaks) {
+/* Its number, and before it what nobody can guess from another one's. */
+static void name_exchange(front *f, exchange *x) {
+    uint64_t hash = htobe64(hash64(&f->next_id, sizeof f->next_id, hash_seed()));
+    uint32_t number = htobe32((uint32_t)f->next_id++);
+    hex_encode(&hash, sizeof hash, x->id);
+    hex_encode(&number, sizeof number, x->id + 2 * sizeof hash);
+}
+
+void client_begin(front *f, struct evhttp_request *r, const heads *h, request_kind kind, const dialect *speaks) {
     struct evbuffer *in = evhttp_request_get_input_buffer(r);
     size_t           n = evbuffer_get_length(in);
     if (n > REQUEST_MAX_BODY) {
@@ -454,11 +509,8 @@ void client_begin(front *f, struct evhttp_request *r, request_kind kind, const d
     x->body_len = n;
     x->sink = &sink;
     x->client = c;
-    snprintf(x->id, sizeof x->id, "%016llx%08llx",
-             (unsigned long long)hash64(&f->next_id, sizeof f->next_id, hash_seed()),
-             (unsigned long long)(f->next_id & 0xffffffffu));
-    f->next_id++;
-    read_headers(x, r);
+    name_exchange(f, x);
+    read_headers(x, r, h);
     observe_begin(of, x, r);
     atomic_fetch_add(&f->open, 1);
     if (server_draining(f->server)) {

@@ -15,9 +15,12 @@ static bool listed(const settings *s, const char *origin) {
 }
 
 bool cors_allow(const settings *s, struct evhttp_request *r) {
+    if (s->n_origins == 0) {
+        return false;
+    }
     const char       *origin = evhttp_find_header(evhttp_request_get_input_headers(r), "Origin");
     struct evkeyvalq *out = evhttp_request_get_output_headers(r);
-    if (!origin || s->n_origins == 0) {
+    if (!origin) {
         return false;
     }
     evhttp_add_header(out, "Vary", "Origin");
@@ -52,10 +55,8 @@ static bool is_own_name(const char *host) {
            (n == strlen("localhost") && strncasecmp(host, "localhost", n) == 0);
 }
 
-bool cors_is_stranger(const settings *s, struct evhttp_request *r) {
-    struct evkeyvalq *in = evhttp_request_get_input_headers(r);
-    const char       *origin = evhttp_find_header(in, "Origin");
-    const char       *host = evhttp_find_header(in, "Host");
+bool cors_is_stranger(const settings *s, const heads *h) {
+    const char *origin = h->origin, *host = h->host;
     if (!origin || listed(s, origin)) {
         return false; /* not a browser's request of another site's page, or one that is let in */
     }

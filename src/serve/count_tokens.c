@@ -34,7 +34,7 @@ static int64_t estimate_json(const cJSON *tree) {
 }
 
 /* What estimate_prompt counts, and what a provider reads besides: tools, and calls of earlier turns. */
-static int64_t estimate(const request *r) {
+int64_t count_tokens_estimate(const request *r) {
     int64_t tokens = estimate_prompt(r) + estimate_json(r->tools);
     for (int i = 0; i < r->n_messages; i++) {
         tokens += estimate_json(cJSON_GetObjectItemCaseSensitive(r->messages[i].json, "tool_calls"));
@@ -127,7 +127,7 @@ static void count(counting *c, struct evhttp_request *r, size_t n) {
         ask_model(c, r, m);
     } else {
         add_answered_by(r, m, false);
-        reply_count(r, estimate(&c->request));
+        reply_count(r, count_tokens_estimate(&c->request));
         release(c);
     }
 }

@@ -19,13 +19,16 @@ typedef struct front { /* everything here belongs to its loop */
     house                      *house;
     generation                 *now; /* for new requests; held */
     struct slow_table          *slow;
+    struct door_table          *door;
     loop                       *loop;
     struct evhttp              *http;
     struct evhttp_bound_socket *listener;
     struct event               *pause; /* of the listener, when the system gives no more descriptors */
     int64_t                     complained_us;
-    struct evbuffer            *scratch; /* for one chunk; empty between uses */
-    str                         text;    /* for one event; its memory is kept */
+    struct evbuffer            *scratch;  /* for one chunk; empty between uses */
+    str                         text;     /* for one event, or the head of an answer; its memory is kept */
+    char                        date[32]; /* as a Date header has it, of the second date_s */
+    int64_t                     date_s;
     struct client              *clients; /* exchanges that have not finished */
     struct live_client         *live;    /* open dashboards on this loop */
     struct event               *live_timer;
@@ -49,9 +52,6 @@ const char    *reason_of(int status);
 /* Errors are in the form of the API that the request is of: Anthropic's below /v1/messages and where its version header is
  * sent, else OpenAI's. */
 const dialect *dialect_of(struct evhttp_request *r);
-/* The key as sent: Authorization: Bearer KEY or x-api-key: KEY; NULL when there is none. */
-const char    *bearer_of(struct evhttp_request *r);
-
 /* A parameter of the query string into out. Unreadable: too long for out, or the query string is malformed. */
 typedef enum query_found { QUERY_ABSENT, QUERY_FOUND, QUERY_UNREADABLE } query_found;
 query_found query_get(struct evhttp_request *r, const char *name, char *out, size_t size);
@@ -72,11 +72,33 @@ void connection_watch(struct evhttp_connection *connection, void (*on_close)(str
 /* Back to how evhttp reads a request. */
 void connection_unwatch(struct evhttp_connection *connection);
 
+/* ---- heads.c: headers ---- */
+
+/* What every request is looked at for: the first header of each name, or NULL. The values are the request's. */
+typedef struct heads {
+    const char *authorization, *api_key, *cache_control, *content_length, *debug, *host, *origin, *transfer_encoding;
+    int         lengths, encodings; /* how many there are of these two */
+    bool        strange;            /* a name has blanks or control characters in it (RFC 9112, 5.1) */
+} heads;
+
+void        heads_read(struct evhttp_request *r, heads *h);
+/* The key as sent: Authorization: Bearer KEY or x-api-key: KEY; NULL when there is none. */
+const char *heads_bearer(const heads *h);
+const char *bearer_of(struct evhttp_request *r);
+
+/* Headers of an answer: begun with its Date and type, collected in f->text, given to evhttp by head_end before the answer
+ * is sent. A value with a line break in it is left out. */
+str *head_begin(front *f, const char *type);
+void head_add(str *head, const char *name, const char *value);
+void head_add_usd(str *head, const char *name, int64_t micro);
+void head_end(const str *head, struct evhttp_request *r);
+void head_length(struct evhttp_request *r, size_t n); /* of the body; evhttp would add it too, at more cost */
+
 /* ---- client.c: an exchange over HTTP ---- */
 
 #define REQUEST_MAX_BODY (32u << 20) /* bytes of a request's body */
 
-void client_begin(front *f, struct evhttp_request *r, request_kind kind, const dialect *speaks);
+void client_begin(front *f, struct evhttp_request *r, const heads *h, request_kind kind, const dialect *speaks);
 void client_stop_all(front *f); /* cancels what runs; the clients are told */
 void client_drop_all(front *f); /* the loop and the backends have ended: frees what is left of the clients */
 
@@ -106,7 +128,7 @@ void admin_limits(front *f, struct evhttp_request *r);
 bool cors_allow(const settings *s, struct evhttp_request *r); /* adds the headers; false: not that origin */
 void cors_preflight(const settings *s, struct evhttp_request *r);
 /* A page of a site that is not listed: without keys nothing else would keep it from asking in its reader's name. */
-bool cors_is_stranger(const settings *s, struct evhttp_request *r);
+bool cors_is_stranger(const settings *s, const heads *h);
 
 /* ---- live.c: the dashboard's stream ---- */
 
@@ -121,7 +143,8 @@ void stored_response(front *f, struct evhttp_request *r, const char *id_and_rest
 
 /* ---- count_tokens.c ---- */
 
-void count_tokens(front *f, struct evhttp_request *r);
+void    count_tokens(front *f, struct evhttp_request *r);
+int64_t count_tokens_estimate(const request *r); /* by the shape of the texts */
 
 /* ---- models.c: GET /v1/models ---- */
 

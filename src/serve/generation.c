@@ -88,6 +88,7 @@ static void define_remote(const setting_backend *b, str *out) {
     add_text(out, b->name);
     add_text(out, r->base_url);
     add_text(out, r->speaks ? r->speaks->name : NULL);
+    add_text(out, dialect_own(NULL) == r->speaks || dialect_own(&dialect_azure) == r->speaks ? "strict" : NULL);
     add_text(out, r->api_version);
     add_text(out, r->ca_file);
     add_secret(out, r->api_key);
@@ -225,6 +226,9 @@ static bool open_models(generation *n, void (*say)(const char *), err *e) {
         return err_set(e, ERR_MEMORY, "Out of memory.");
     }
     for (int i = 0; i < s->n_models; i++) {
+        if (atomic_load(&n->house->closing)) {
+            return err_set(e, ERR_CANCELLED, "pare has been told to end: opening was stopped.");
+        }
         const setting_model *m = &s->models[i];
         model_entry         *entry = &g->models[i];
         entry->name = m->name;

@@ -17,7 +17,8 @@ typedef struct generation {
     settings     *settings;
     bool          owns;   /* settings_free when it is freed */
     tls          *tls;    /* NULL: none */
-    backend     **groups; /* this generation's own (backend/group.h); closed before their members */
+    backend     **groups; /* this generation's own (backend/group.h), which go on with what the ones before have learnt;
+                             closed before their members */
     int           n_groups;
     _Atomic int   users; /* exchanges, loops and the house */
 

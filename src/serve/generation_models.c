@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "serve/generation.h"
+#include "serve/house.h"
 
 static const char *upstream_of(const setting_model *m, const setting_target *t) {
     return t->upstream ? t->upstream : m->upstream ? m->upstream : m->name;
@@ -35,6 +36,17 @@ static bool add_member(generation *n, const setting_model *m, const setting_targ
     return true;
 }
 
+/* What the generation before knows of those who answer for this model. */
+static void inherit(const generation *n, backend *b) {
+    const generation *was = n->house->now;
+    was = was && was->root ? was->root : was;
+    for (int i = 0; was && i < was->n_groups; i++) {
+        if (strcmp(was->groups[i]->name, b->name) == 0) {
+            group_inherit(b, was->groups[i]);
+        }
+    }
+}
+
 bool generation_open_targets(generation *n, const setting_model *m, model_entry *entry, err *e) {
     const settings *s = n->settings;
     size_t          most = (size_t)m->n_targets * (size_t)s->n_backends + 1;
@@ -60,6 +72,7 @@ bool generation_open_targets(generation *n, const setting_model *m, model_entry 
         entry->backend = plain ? to[0].backend : backend_group(m->name, to, count, &m->group, e);
     }
     if (entry->backend && !plain) {
+        inherit(n, entry->backend);
         n->groups[n->n_groups++] = entry->backend;
         n->gateway.backends[n->gateway.n_backends++] = entry->backend;
     }

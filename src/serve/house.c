@@ -59,13 +59,17 @@ static bool open_stores(house *h, const settings *s, err *e) {
     return true;
 }
 
-house *house_open(settings *s, void (*say)(const char *line), err *e) {
+house *house_new(err *e) {
     house *h = calloc(1, sizeof *h);
     if (!h) {
         err_set(e, ERR_MEMORY, "Out of memory.");
         return NULL;
     }
     pthread_mutex_init(&h->lock, NULL);
+    return h;
+}
+
+bool house_fill(house *h, settings *s, void (*say)(const char *line), err *e) {
     h->counters = counters_new();
     stage *const row[] = {&stage_account, &stage_admit, &stage_converse, &stage_recall,
                           &stage_budget,  &stage_route, &stage_answer};
@@ -75,9 +79,14 @@ house *house_open(settings *s, void (*say)(const char *line), err *e) {
     h->limits = limits_new(e);
     bool ok = h->counters && h->limits ? true : err_set(e, ERR_MEMORY, "Out of memory.");
     ok = ok && (!s->otlp.endpoint || (h->otlp = otlp_start(&s->otlp, h->counters, e)) != NULL);
-    if (!ok || !open_stores(h, s, e) || !(h->now = generation_open(h, s, false, say, e))) {
+    return ok && open_stores(h, s, e) && (h->now = generation_open(h, s, false, say, e)) != NULL;
+}
+
+house *house_open(settings *s, void (*say)(const char *line), err *e) {
+    house *h = house_new(e);
+    if (h && !house_fill(h, s, say, e)) {
         house_close(h);
-        return NULL;
+        h = NULL;
     }
     return h;
 }

@@ -31,6 +31,10 @@ typedef struct house {
 
 /* Loads the models, which takes as long as that takes; `say` (may be NULL) is told what is being done. */
 house      *house_open(settings *s, void (*say)(const char *line), err *e);
+/* The same in two steps, so that another thread can set `closing` meanwhile: then it fails soon, with ERR_CANCELLED. What
+ * house_new gave is for house_close, also when it could not be filled. */
+house      *house_new(err *e);
+bool        house_fill(house *h, settings *s, void (*say)(const char *line), err *e);
 generation *house_now(house *h); /* the newest generation, held for the caller; any thread */
 /* Reads nothing by itself: `s` (which the house owns from then on, also when it fails) becomes the newest generation as a
  * whole or not at all. Returns it held for the caller. Not on a loop, and not at the same time as another. */

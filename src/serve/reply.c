@@ -10,6 +10,7 @@
 #include <strings.h>
 
 #include "base/config.h"
+#include "serve/door.h"
 #include "serve/front.h"
 #include "serve/slow.h"
 
@@ -47,9 +48,7 @@ const char *reason_of(int status) {
 void reply_send(struct evhttp_request *r, int status) {
     if (evhttp_request_get_command(r) == EVHTTP_REQ_HEAD) { /* evhttp (2.1) would send the body, and no length */
         struct evbuffer *body = evhttp_request_get_output_buffer(r);
-        char             length[32];
-        snprintf(length, sizeof length, "%zu", evbuffer_get_length(body));
-        evhttp_add_header(evhttp_request_get_output_headers(r), "Content-Length", length);
+        head_length(r, evbuffer_get_length(body));
         evbuffer_drain(body, evbuffer_get_length(body));
     }
     evhttp_send_reply(r, status, reason_of(status), NULL);
@@ -91,20 +90,6 @@ void reply_error(struct evhttp_request *r, int status, err_code code, const char
         evhttp_send_error(r, status, NULL);
     }
     str_free(&json);
-}
-
-const char *bearer_of(struct evhttp_request *r) {
-    struct evkeyvalq *headers = evhttp_request_get_input_headers(r);
-    const char       *value = evhttp_find_header(headers, "Authorization");
-    if (value && strncasecmp(value, "Bearer ", 7) == 0) {
-        value += 7;
-        while (*value == ' ') {
-            value++;
-        }
-        return *value ? value : NULL;
-    }
-    value = evhttp_find_header(headers, "x-api-key");
-    return value && *value ? value : NULL;
 }
 
 query_found query_get(struct evhttp_request *r, const char *name, char *out, size_t size) {
@@ -167,6 +152,7 @@ void connection_watch(struct evhttp_connection *connection, void (*on_close)(str
     bufferevent_event_cb on_event;
     void                *own;
     slow_answering(b);
+    door_answering(b);
     evhttp_connection_set_closecb(connection, on_close, arg);
     bufferevent_getcb(b, &on_read, &on_write, &on_event, &own);
     bufferevent_setcb(b, NULL, on_write, on_event, own);
@@ -179,6 +165,7 @@ void connection_unwatch(struct evhttp_connection *connection) {
     struct bufferevent *b = evhttp_connection_get_bufferevent(connection);
     struct timeval      limit = {.tv_sec = IDLE_S};
     slow_idle(b);
+    door_answered(b);
     evhttp_connection_set_closecb(connection, NULL, NULL);
     bufferevent_setwatermark(b, EV_READ, 0, 0); /* or a next body past the mark would never come whole */
     bufferevent_set_timeouts(b, &limit, &limit);

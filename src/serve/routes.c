@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "serve/assets.h"
+#include "serve/door.h"
 #include "serve/front.h"
 #include "serve/slow.h"
 #include "stage/shared.h"
@@ -158,59 +159,36 @@ static void admin(front *f, struct evhttp_request *r, const char *path) {
     }
 }
 
-static int count_headers(struct evhttp_request *r, const char *name) {
-    struct evkeyval *h;
-    int              n = 0;
-    for (h = evhttp_request_get_input_headers(r)->tqh_first; h; h = h->next.tqe_next) {
-        n += strcasecmp(h->key, name) == 0;
-    }
-    return n;
-}
-
-/* A name with blanks or control characters in it (RFC 9112, 5.1): "Content-Length : 5" is a length to some. */
-static bool strange_names(struct evhttp_request *r) {
-    struct evkeyval *h;
-    for (h = evhttp_request_get_input_headers(r)->tqh_first; h; h = h->next.tqe_next) {
-        for (const char *p = h->key; *p; p++) {
-            if ((unsigned char)*p <= ' ' || (unsigned char)*p >= 0x7f) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 /* Behind some of these methods evhttp reads no body, whatever the headers say, and takes it for the next request. */
-static bool has_unread_body(struct evhttp_request *r, const char *length, const char *encoding) {
+static bool has_unread_body(struct evhttp_request *r, const heads *h) {
+    const char *length = h->content_length;
     switch (evhttp_request_get_command(r)) {
     case EVHTTP_REQ_POST:
     case EVHTTP_REQ_PUT:
     case EVHTTP_REQ_PATCH:
         return false;
     default:
-        return encoding || (length && strspn(length, "0") != strlen(length));
+        return h->transfer_encoding || (length && strspn(length, "0") != strlen(length));
     }
 }
 
 /* A body whose length can be read in two ways is read differently by whoever stands in front of us: refused, and the
  * connection with what may be hidden in it is closed (RFC 9112, 6.1, 6.3 and 11.2). evhttp takes any encoding but chunked
  * for no body, and the body for the next request. */
-static bool strange_framing(struct evhttp_request *r) {
-    const char *encoding = evhttp_find_header(evhttp_request_get_input_headers(r), "Transfer-Encoding");
-    int         lengths = count_headers(r, "Content-Length"), encodings = count_headers(r, "Transfer-Encoding");
-    const char *length = evhttp_find_header(evhttp_request_get_input_headers(r), "Content-Length");
+static bool strange_framing(struct evhttp_request *r, const heads *h) {
+    const char *encoding = h->transfer_encoding, *length = h->content_length;
     bool        digits = !length || (length[0] && strspn(length, "0123456789") == strlen(length));
     bool        old = r->major < 1 || (r->major == 1 && r->minor == 0); /* knows no encodings */
-    bool        strange = (old && encoding) || strange_names(r);
-    if (!strange && encodings <= 1 && lengths + encodings <= 1 && digits &&
+    bool        strange = (old && encoding) || h->strange;
+    if (!strange && h->encodings <= 1 && h->lengths + h->encodings <= 1 && digits &&
         (!encoding || strcasecmp(encoding, "chunked") == 0)) {
-        if (has_unread_body(r, length, encoding)) { /* answered, and nothing behind it is */
+        if (has_unread_body(r, h)) { /* answered, and nothing behind it is */
             evhttp_add_header(evhttp_request_get_output_headers(r), "Connection", "close");
         }
         return false;
     }
     evhttp_add_header(evhttp_request_get_output_headers(r), "Connection", "close");
-    if (!strange && encodings == 1 && lengths == 0) {
+    if (!strange && h->encodings == 1 && h->lengths == 0) {
         reply_error(r, 501, ERR_UNSUPPORTED, "",
                     "This Transfer-Encoding is not supported; send chunked or a Content-Length.");
     } else {
@@ -240,13 +218,16 @@ void routes_handle(struct evhttp_request *r, void *arg) {
     }
     struct evhttp_connection *connection = evhttp_request_get_connection(r);
     slow_idle(evhttp_connection_get_bufferevent(connection)); /* the request is whole; its time begins anew */
+    door_idle(evhttp_connection_get_bufferevent(connection));
     if (f->now->tls && !tls_spoken(evhttp_connection_get_bufferevent(connection))) {
         /* There was no memory for TLS, and evhttp has taken the connection over as it is. */
         evhttp_add_header(evhttp_request_get_output_headers(r), "Connection", "close");
         reply_error(r, 503, ERR_MEMORY, "", "Out of memory.");
         return;
     }
-    if (strange_framing(r)) {
+    heads h;
+    heads_read(r, &h);
+    if (strange_framing(r, &h)) {
         return;
     }
     if (evhttp_request_get_command(r) == EVHTTP_REQ_OPTIONS && f->now->settings->n_origins > 0) {
@@ -254,7 +235,7 @@ void routes_handle(struct evhttp_request *r, void *arg) {
         return;
     }
     cors_allow(f->now->settings, r);
-    if (f->now->gateway.n_keys == 0 && cors_is_stranger(f->now->settings, r)) {
+    if (f->now->gateway.n_keys == 0 && cors_is_stranger(f->now->settings, &h)) {
         reply_error(r, 403, ERR_DENIED, "",
                     "Pages of other sites may not ask here: list their origin under cors.origins, or use client keys.");
         return;
@@ -262,7 +243,7 @@ void routes_handle(struct evhttp_request *r, void *arg) {
     for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
         if (strcmp(path, asked[i].path) == 0) {
             if (is(r, POST)) {
-                client_begin(f, r, asked[i].kind, asked[i].speaks);
+                client_begin(f, r, &h, asked[i].kind, asked[i].speaks);
             }
             return;
         }

@@ -21,7 +21,9 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "serve/door.h"
 #include "serve/front.h"
+#include "serve/intake.h"
 #include "serve/slow.h"
 #include "stage/shared.h"
 
@@ -154,8 +156,12 @@ static struct bufferevent *accept_connection(struct event_base *base, void *arg)
     front              *f = arg;
     tls                *t = f->now->tls;
     struct bufferevent *b = t ? tls_accept(t, base) : bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+    if (b && !t) {
+        intake_watch(b);
+    }
     if (b) {
         slow_watch(b);
+        door_watch(b);
     }
     return b;
 }
@@ -199,6 +205,7 @@ static bool open_front(server *v, int i, err *e) {
     f->house = v->house;
     f->now = house_now(v->house);
     f->slow = slow_new(0);
+    f->door = door_new(f);
     f->next_id = (uint64_t)i << 56;
     f->loop = loop_new(i, e);
     if (!f->loop) {
@@ -210,7 +217,7 @@ static bool open_front(server *v, int i, err *e) {
     f->http = evhttp_new(loop_base(f->loop));
     f->scratch = evbuffer_new();
     f->pause = evtimer_new(loop_base(f->loop), on_pause_over, f);
-    if (!f->http || !f->scratch || !f->slow || !f->pause) {
+    if (!f->http || !f->scratch || !f->slow || !f->door || !f->pause) {
         return err_set(e, ERR_MEMORY, "Out of memory.");
     }
     evhttp_set_max_body_size(f->http, MAX_BODY_READ);
@@ -218,7 +225,7 @@ static bool open_front(server *v, int i, err *e) {
     evhttp_set_timeout(f->http, IDLE_S);
     evhttp_set_allowed_methods(f->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT |
                                             EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
-    evhttp_set_default_content_type(f->http, "application/json");
+    evhttp_set_default_content_type(f->http, NULL); /* every answer with a body says its own */
     evhttp_set_gencb(f->http, routes_handle, f);
     evhttp_set_bevcb(f->http, accept_connection, f);
     f->listener = evhttp_accept_socket_with_handle(f->http, v->sockets[i]);
@@ -286,6 +293,7 @@ static void *run_loop(void *arg) {
     err    why = {0};
     mine = f;
     slow_here(f->slow);
+    door_here(f->door);
     if (!loop_run(f->loop, &why)) {
         log_error("an event loop ended: %s", why.text);
     }
@@ -482,6 +490,7 @@ static void close_front(front *f) {
         evbuffer_free(f->scratch);
     }
     slow_free(f->slow);
+    door_free(f->door);
     if (f->now && generation_drop(f->now)) {
         generation_free(f->now);
     }

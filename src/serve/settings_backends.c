@@ -1,5 +1,6 @@
 /* settings_backends.c - the providers: where they are, what they speak, and the keys to them. */
 #include <string.h>
+#include <strings.h>
 
 #include "serve/settings_parts.h"
 
@@ -29,6 +30,30 @@ static bool read_dialect(const config *c, const config_node *n, remote_options *
     return config_fail(c, config_get(n, "dialect"), e,
                        "dialect must be openai, azure, anthropic, gemini or cohere, not \"%s\"%s%s%s", name,
                        near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+}
+
+/* OpenAI's API at its own hosts, the regional ones too: api.openai.com, eu.api.openai.com. */
+static bool is_openais(const char *base_url) {
+    static const char host[] = "api.openai.com";
+    const char       *at = strstr(base_url, "://");
+    at = at ? at + 3 : base_url;
+    size_t n = strcspn(at, ":/?#");
+    return n >= sizeof host - 1 && strncasecmp(at + n - (sizeof host - 1), host, sizeof host - 1) == 0 &&
+           (n == sizeof host - 1 || at[n - sizeof host] == '.');
+}
+
+/* Whether the provider takes no more than OpenAI's own API does. */
+static bool read_strict(const config *c, const config_node *n, remote_options *r, err *e) {
+    bool strict = (!r->speaks || r->speaks == &dialect_openai) && is_openais(r->base_url);
+    if (!config_bool(c, n, "strict", &strict, e)) {
+        return false;
+    }
+    const dialect *own = strict ? dialect_own(r->speaks) : NULL;
+    if (strict && !own) {
+        return config_fail(c, config_get(n, "strict"), e, "strict is of the dialects openai and azure");
+    }
+    r->speaks = own ? own : r->speaks;
+    return true;
 }
 
 static bool read_times(const config *c, const config_node *n, remote_options *r, err *e) {
@@ -86,8 +111,8 @@ static bool read_keys(settings *s, const config *c, const config_node *n, settin
 }
 
 bool settings_read_backend(settings *s, const config *c, const char *name, const config_node *n, err *e) {
-    static const char *const known[] = {"base_url", "dialect", "api_version", "api_key", "api_keys",
-                                        "ca_file",  "http2",   "timeouts",    NULL};
+    static const char *const known[] = {"base_url", "dialect", "api_version", "api_key",  "api_keys",
+                                        "strict",   "ca_file", "http2",       "timeouts", NULL};
     setting_backend          b = {.of = settings_keep(s, name), .weight = 1, .remote.http2 = true};
     remote_options          *r = &b.remote;
     err                      why = {0};
@@ -110,6 +135,9 @@ bool settings_read_backend(settings *s, const config *c, const char *name, const
     }
     if (!r->base_url) {
         return config_fail(c, n, e, "the backend %s needs a base_url", name);
+    }
+    if (!read_strict(c, n, r, e)) {
+        return false;
     }
     return b.of ? read_keys(s, c, n, &b, e) : settings_no_memory(e);
 }

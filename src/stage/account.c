@@ -81,13 +81,15 @@ static int64_t cost_without(const exchange *x) {
     return price_of(&x->target->baseline, &u);
 }
 
-static void settle(exchange *x) {
-    int64_t whole = cost_without(x);
-    x->cost_nano = money_add(cost_of_answer(x), cost_of_attempts(x));
+/* Returns the cost of the answer alone. */
+static int64_t settle(exchange *x) {
+    int64_t whole = cost_without(x), of_answer = cost_of_answer(x);
+    x->cost_nano = money_add(of_answer, cost_of_attempts(x));
     x->saved_nano = whole > x->cost_nano ? whole - x->cost_nano : 0;
     if (x->result != OUTCOME_OK) {
         x->saved_nano = 0; /* half an answer saved nobody anything; what it cost stays */
     }
+    return of_answer;
 }
 
 static const char *tier_word(usage_tier t) {
@@ -121,7 +123,7 @@ static void fill_head(const exchange *x, ledger_row *row) {
 }
 
 /* The answer's row: its own cost. What else was tried has rows of its own, so that their sum is the invoice. */
-static void fill_row(const exchange *x, ledger_row *row) {
+static void fill_row(const exchange *x, int64_t cost_nano, ledger_row *row) {
     fill_head(x, row);
     fill_usage(&x->answer.usage, row);
     utf8_copy(row->stage, sizeof row->stage, x->answered_stage);
@@ -129,7 +131,7 @@ static void fill_row(const exchange *x, ledger_row *row) {
     if (!x->hit && x->backend && x->target) {
         utf8_copy(row->upstream, sizeof row->upstream, x->by_model ? x->by_model : x->target->upstream);
     }
-    row->cost_nano = cost_of_answer(x);
+    row->cost_nano = cost_nano;
     row->saved_nano = x->saved_nano;
     row->queue_us = x->queue_us;
     row->first_us = x->first_us ? x->first_us - x->arrived_us : -1;
@@ -181,11 +183,11 @@ static void book_attempts(exchange *x, counted *c) {
 static void account_up(stage *s, exchange *x) {
     (void)s;
     count_what_came(x);
-    settle(x);
+    int64_t cost = settle(x);
     budget_settle(x);
     gateway   *g = x->gateway;
     ledger_row row = {0};
-    fill_row(x, &row);
+    fill_row(x, cost, &row);
     counted c = {.by = who(x),
                  .outcome = (int)x->result,
                  .model = x->target ? x->target->counted : NULL,

@@ -1,10 +1,21 @@
 /* answer.c - hands the request to its backend and the backend's events to the pipeline. */
-#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "stage/estimate.h"
 #include "stage/stage.h"
+
+/* As snprintf with "%s%s%s" would, for words that every request needs. */
+static void put_words(char *out, size_t size, const char *a, const char *b, const char *c) {
+    const char *const words[] = {a, b, c};
+    size_t            at = 0;
+    for (int i = 0; i < 3; i++) {
+        size_t n = strnlen(words[i], size - 1 - at);
+        memcpy(out + at, words[i], n);
+        at += n;
+    }
+    out[at] = '\0';
+}
 
 static void take_usage(exchange *x, const usage *u) {
     if (u && u->known) {
@@ -34,7 +45,7 @@ static void take_speaker(exchange *x, const event *ev) {
     if (ev->by && (x->by != ev->by || x->by_model != ev->by_model)) {
         x->by = ev->by;
         x->by_model = ev->by_model;
-        snprintf(x->answered_by, sizeof x->answered_by, "%s:%s", ev->by_kind, ev->by);
+        put_words(x->answered_by, sizeof x->answered_by, ev->by_kind, ":", ev->by);
     }
     if (ev->n_attempts > 0) {
         x->attempts = (const attempt *)(const void *)arena_memdup(x->memory, ev->attempts,
@@ -88,6 +99,12 @@ static void on_event(void *ctx, const event *ev) {
         x->queue_us = ev->queued_us;
         x->has_kv = ev->kv != NULL;
         x->kv = ev->kv ? *ev->kv : x->kv;
+        if (x->cut && x->sink->lacks &&
+            x->sink->lacks(x)) { /* a part must not be taken for all, here or in the ledger */
+            pipeline_resume(
+                x, exchange_fail(x, 502, ERR_UPSTREAM, "", "The answer is larger than pare keeps: ask for less."));
+            return;
+        }
         pipeline_resume(x, STAGE_ANSWERED);
         return;
     case EVENT_ERROR:
@@ -107,9 +124,9 @@ static stage_verdict answer_down(stage *s, exchange *x) {
     (void)s;
     backend *b = x->backend;
     x->answered_stage = "answer";
-    snprintf(x->answered_by, sizeof x->answered_by, "%s:%s", b->ops->kind, b->name);
-    snprintf(x->answer.id, sizeof x->answer.id, "%s-%s", x->kind == REQUEST_CHAT ? "chatcmpl" : "cmpl", x->id);
-    snprintf(x->answer.model, sizeof x->answer.model, "%s", x->target->name);
+    put_words(x->answered_by, sizeof x->answered_by, b->ops->kind, ":", b->name);
+    put_words(x->answer.id, sizeof x->answer.id, x->kind == REQUEST_CHAT ? "chatcmpl" : "cmpl", "-", x->id);
+    put_words(x->answer.model, sizeof x->answer.model, x->target->name, "", "");
     x->answer.created = x->arrived_wall_us / 1000000;
     x->request.traceparent = x->traceparent;
     x->request.tracestate = x->tracestate;

@@ -87,11 +87,55 @@ static limit_ask ask_of(const exchange *x) {
     return ask;
 }
 
+typedef struct asking {
+    exchange *x;
+    limit_ask ask;
+    bool      left;                        /* the client has gone */
+    try_leave leave;                       /* for further tries */
+    void (*later)(void *of, bool granted); /* whoever waits for that */
+    void *of;
+} asking;
+
+/* What one try can come to within the grant. */
+static int64_t nano_of_try(const asking *w) {
+    return price_most(w->ask.price, w->ask.prompt, w->x->grant.output);
+}
+
+static void more_answered(void *ctx, const shared_answer *a) {
+    asking   *w = ctx;
+    exchange *x = w->x;
+    int64_t   nano = nano_of_try(w);
+    bool      granted = a->granted;
+    if (a->away) {
+        granted = limits_take_more(&x->grant, nano, w->ask.now_us, shared_share(x->gateway->shared));
+    } else if (granted) {
+        limits_hold_more(&x->grant, nano, w->ask.now_us);
+        x->grant.lease_nano += nano;
+    }
+    w->later(w->of, granted);
+}
+
+/* One more try may be billed beside those before it: it is held like the first, and is not made where it does not fit. */
+static try_verdict ask_for_try(void *ctx, void (*later)(void *of, bool granted), void *of) {
+    asking   *w = ctx;
+    exchange *x = w->x;
+    shared   *all = x->gateway->shared;
+    w->later = later;
+    w->of = of;
+    if (all && shared_take_more(all, x->loop, &x->grant, nano_of_try(w), more_answered, w)) {
+        return TRY_LATER;
+    }
+    return limits_take_more(&x->grant, nano_of_try(w), w->ask.now_us, all ? shared_share(all) : 0) ? TRY_YES : TRY_NO;
+}
+
 /* A budget that covers less than was asked for, or a request that sets no bound of its own: the provider is told, and the
  * stream is ended there. */
 static stage_verdict take_grant(exchange *x) {
     request *r = &x->request;
+    asking  *w = x->state[stage_budget.index];
     int64_t  answers = answers_of(r);
+    w->leave = (try_leave){.ask = ask_for_try, .ctx = w};
+    r->leave = &w->leave;
     if (x->grant.bounded) {
         r->most_tokens = x->grant.output / answers > 0 ? x->grant.output / answers : 1;
     }
@@ -115,12 +159,6 @@ static stage_verdict take_here(exchange *x, limit_ask *ask) {
 
 /* ---- asking where all nodes ask ---- */
 
-typedef struct asking {
-    exchange *x;
-    limit_ask ask;
-    bool      left; /* the client has gone */
-} asking;
-
 static void answered(void *ctx, const shared_answer *a) {
     asking   *w = ctx;
     exchange *x = w->x;
@@ -143,7 +181,7 @@ static stage_verdict budget_down(stage *s, exchange *x) {
     if (!key && !group) {
         return STAGE_NEXT;
     }
-    asking *w = arena_zero(x->memory, 1, sizeof *w);
+    asking *w = arena_alloc(x->memory, sizeof *w);
     if (!w) {
         return exchange_fail(x, 500, ERR_MEMORY, "", "Out of memory.");
     }

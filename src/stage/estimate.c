@@ -7,44 +7,45 @@
  * is a token and further ones are not. One step a byte without a branch: words of all lengths would mislead every one. */
 enum { BLANK, LETTER, DIGIT, OTHER, HIGH, KINDS };
 
-typedef enum state {
-    START,
-    A1,
-    A2,
-    A3,
-    A4,
-    A5,
-    A6,
-    A7,
-    B1,
-    B2,
-    B3,
-    B4,
-    B5,
-    D1,
-    D2,
-    D3,
-    H1,
-    H2,
-    H3,
-    O,
-    S1,
-    S2,
-    S3,
-    STATES
+enum { START, A1, A2, A3, A4, A5, A6, A7, B1, B2, B3, B4, B5, D1, D2, D3, H1, H2, H3, O, S1, S2, S3, STATES };
+
+/* States that point to each other: what the next step waits for is one load. */
+typedef struct state {
+    const struct state *next[KINDS];
+    int64_t             begins; /* 1: a token begins here */
 } state;
 
-static const uint8_t next_state[STATES][8] = {
-    [START] = {S1, A1, D1, O, H1}, [A1] = {S1, A2, D1, O, H1}, [A2] = {S1, A3, D1, O, H1}, [A3] = {S1, A4, D1, O, H1},
-    [A4] = {S1, A5, D1, O, H1},    [A5] = {S1, A6, D1, O, H1}, [A6] = {S1, A7, D1, O, H1}, [A7] = {S1, B1, D1, O, H1},
-    [B1] = {S1, B2, D1, O, H1},    [B2] = {S1, B3, D1, O, H1}, [B3] = {S1, B4, D1, O, H1}, [B4] = {S1, B5, D1, O, H1},
-    [B5] = {S1, B1, D1, O, H1},    [D1] = {S1, A1, D2, O, H1}, [D2] = {S1, A1, D3, O, H1}, [D3] = {S1, A1, D1, O, H1},
-    [H1] = {S1, A1, D1, O, H2},    [H2] = {S1, A1, D1, O, H3}, [H3] = {S1, A1, D1, O, H1}, [O] = {S1, A1, D1, O, H1},
-    [S1] = {S2, A1, D1, O, H1},    [S2] = {S3, A1, D1, O, H1}, [S3] = {S3, A1, D1, O, H1},
-};
+#define ROW(from, begins, blank, letter, digit, other, high)                                                           \
+    [from] = {{&states[blank], &states[letter], &states[digit], &states[other], &states[high]}, begins}
 
-/* The states in which a token begins. */
-static const uint8_t begins[STATES] = {[A1] = 1, [B1] = 1, [D1] = 1, [H1] = 1, [O] = 1, [S2] = 1};
+static const state states[STATES];
+/* clang-format off */
+static const state states[STATES] = {
+    ROW(START, 0, S1, A1, D1, O, H1),
+    ROW(A1, 1, S1, A2, D1, O, H1),
+    ROW(A2, 0, S1, A3, D1, O, H1),
+    ROW(A3, 0, S1, A4, D1, O, H1),
+    ROW(A4, 0, S1, A5, D1, O, H1),
+    ROW(A5, 0, S1, A6, D1, O, H1),
+    ROW(A6, 0, S1, A7, D1, O, H1),
+    ROW(A7, 0, S1, B1, D1, O, H1),
+    ROW(B1, 1, S1, B2, D1, O, H1),
+    ROW(B2, 0, S1, B3, D1, O, H1),
+    ROW(B3, 0, S1, B4, D1, O, H1),
+    ROW(B4, 0, S1, B5, D1, O, H1),
+    ROW(B5, 0, S1, B1, D1, O, H1),
+    ROW(D1, 1, S1, A1, D2, O, H1),
+    ROW(D2, 0, S1, A1, D3, O, H1),
+    ROW(D3, 0, S1, A1, D1, O, H1),
+    ROW(H1, 1, S1, A1, D1, O, H2),
+    ROW(H2, 0, S1, A1, D1, O, H3),
+    ROW(H3, 0, S1, A1, D1, O, H1),
+    ROW(O, 1, S1, A1, D1, O, H1),
+    ROW(S1, 0, S2, A1, D1, O, H1),
+    ROW(S2, 1, S3, A1, D1, O, H1),
+    ROW(S3, 0, S3, A1, D1, O, H1),
+};
+/* clang-format on */
 
 /* By byte, as ASCII has them. */
 static const uint8_t kind_of[256] = {
@@ -56,6 +57,16 @@ static const uint8_t kind_of[256] = {
     4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4,
     4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4,
 };
+
+/* The tokens that begin in the text behind the state `now`. */
+static int64_t walk(const state *now, const unsigned char *text, size_t n) {
+    int64_t tokens = 0;
+    for (size_t i = 0; i < n; i++) {
+        now = now->next[kind_of[text[i]]];
+        tokens += now->begins;
+    }
+    return tokens;
+}
 
 #define LANES 4
 
@@ -69,9 +80,9 @@ static size_t border(const unsigned char *text, size_t at, size_t n) {
 
 /* A step waits for the one before it; stretches that begin at borders do not wait for each other. */
 static int64_t estimate_lanes(const unsigned char *text, size_t n) {
-    size_t  at[LANES], end[LANES], least = n;
-    uint8_t now[LANES] = {START, START, START, START};
-    int64_t tokens = 0;
+    size_t       at[LANES], end[LANES], least = n;
+    int64_t      tokens = 0;
+    const state *now[LANES] = {states, states, states, states};
     for (int k = 0; k < LANES; k++) {
         at[k] = border(text, n / LANES * (size_t)k, n);
     }
@@ -81,31 +92,19 @@ static int64_t estimate_lanes(const unsigned char *text, size_t n) {
     }
     for (size_t i = 0; i < least; i++) {
         for (int k = 0; k < LANES; k++) {
-            now[k] = next_state[now[k]][kind_of[text[at[k] + i]]];
-            tokens += begins[now[k]];
+            now[k] = now[k]->next[kind_of[text[at[k] + i]]];
+            tokens += now[k]->begins;
         }
     }
     for (int k = 0; k < LANES; k++) {
-        for (size_t i = at[k] + least; i < end[k]; i++) {
-            now[k] = next_state[now[k]][kind_of[text[i]]];
-            tokens += begins[now[k]];
-        }
+        tokens += walk(now[k], text + at[k] + least, end[k] - at[k] - least);
     }
     return tokens;
 }
 
 int64_t estimate_text(const char *text, size_t n) {
     const unsigned char *bytes = (const unsigned char *)text;
-    uint8_t              now = START;
-    int64_t              tokens = 0;
-    if (n >= 1024) {
-        return estimate_lanes(bytes, n);
-    }
-    for (size_t i = 0; i < n; i++) {
-        now = next_state[now][kind_of[bytes[i]]];
-        tokens += begins[now];
-    }
-    return tokens;
+    return n >= 1024 ? estimate_lanes(bytes, n) : walk(states, bytes, n);
 }
 
 int64_t estimate_prompt(const request *r) {

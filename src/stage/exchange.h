@@ -23,6 +23,8 @@ struct exchange;
 typedef struct exchange_sink {
     void (*event)(struct exchange *, const event *); /* as it comes, deltas only; for streams */
     void (*finish)(struct exchange *);               /* once; all is known; x->hit, x->answer or x->failed is set */
+    /* Asked of a complete answer of which pare could not keep all: whether its client cannot get it whole. May be NULL. */
+    bool (*lacks)(struct exchange *);
 } exchange_sink;
 
 typedef struct exchange {
@@ -54,10 +56,9 @@ typedef struct exchange {
     const model_entry *target;
     backend           *backend; /* route's choice */
     backend_call      *call;
-    const cached      *hit;    /* a stored answer; released with the exchange */
-    answer             answer; /* assembled as events come */
-    bool               cut;    /* the stream broke or was refused upstream: not to be remembered */
-    err                failed;
+    const cached      *hit;        /* a stored answer; released with the exchange */
+    answer             answer;     /* assembled as events come */
+    bool               cut;        /* the stream broke or was refused upstream: not to be remembered */
     int                status;     /* HTTP status when failed */
     char              *error_body; /* the provider's own error body, NULL: none */
     size_t             error_body_len;
@@ -82,6 +83,8 @@ typedef struct exchange {
     bool                   waiting, detached; /* detached: the client has gone, the work goes on for others */
     void                  *state[8];          /* one a stage: its own memory, by stage index */
     const struct pipeline *pipeline;
+
+    err failed; /* set by the stages. Last, since its texts need no zeroing: exchange_new */
 } exchange;
 
 #endif

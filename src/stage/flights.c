@@ -3,8 +3,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "base/map.h"
+#include "base/spare.h"
+
+#define SHARDS     16  /* by the key's first byte: loops seldom want the same one */
+#define CHAINS     256 /* of a shard, by the second: a chain of one among four thousand requests in flight */
+#define CACHE_LINE 64  /* bytes */
 
 struct flight {
     loop_task task; /* for `abandoned`, posted to the leader's loop */
@@ -13,56 +18,72 @@ struct flight {
     loop     *home;
     void (*abandoned)(void *);
     void     *ctx;
+    flight   *chain; /* the next of the same chain */
     follower *first;
     bool      unattended; /* the leader's own client has gone */
     bool      posted;     /* `task` is on its way to the loop */
     bool      landed;     /* the leader is done; whoever is last frees */
 };
 
+typedef struct shard {
+    _Alignas(CACHE_LINE) pthread_mutex_t lock;
+    flight *chains[CHAINS];
+} shard;
+
 struct flights {
-    pthread_mutex_t  lock;
-    map             *by_key; /* SHA-256 -> flight pointer */
-    _Atomic uint64_t landed;
+    shard shards[SHARDS];
+    _Alignas(CACHE_LINE) _Atomic uint64_t landed;
 };
 
+static shard *shard_of(flights *all, const sha256 *key) {
+    return &all->shards[key->bytes[0] % SHARDS];
+}
+
+/* Where the flight of this key stands, or would. */
+static flight **find(shard *s, const sha256 *key) {
+    flight **at = &s->chains[key->bytes[1] % CHAINS];
+    while (*at && memcmp(&(*at)->key, key, sizeof *key) != 0) {
+        at = &(*at)->chain;
+    }
+    return at;
+}
+
 flights *flights_new(void) {
-    flights *f = calloc(1, sizeof *f);
+    flights *f = aligned_alloc(CACHE_LINE, sizeof *f);
     if (!f) {
         return NULL;
     }
-    f->by_key = map_new(64);
-    if (!f->by_key) {
-        free(f);
-        return NULL;
+    memset(f, 0, sizeof *f);
+    for (int i = 0; i < SHARDS; i++) {
+        pthread_mutex_init(&f->shards[i].lock, NULL);
     }
-    pthread_mutex_init(&f->lock, NULL);
     return f;
 }
 
 void flights_free(flights *f) {
-    if (f) {
-        size_t      at = 0, n;
-        const void *key;
-        int64_t     left;
-        while (map_next(f->by_key, &at, &key, &n, &left)) { /* their leaders ended with their loop */
-            free((flight *)(intptr_t)left);
+    for (int i = 0; f && i < SHARDS; i++) {
+        for (int k = 0; k < CHAINS; k++) { /* their leaders ended with their loop */
+            for (flight *left = f->shards[i].chains[k], *next; left; left = next) {
+                next = left->chain;
+                spare_free(left);
+            }
         }
-        map_free(f->by_key);
-        pthread_mutex_destroy(&f->lock);
-        free(f);
+        pthread_mutex_destroy(&f->shards[i].lock);
     }
+    free(f);
 }
 
 /* Runs on the leader's loop, where flight_land runs too: so the two cannot cross. */
 static void run_abandoned(loop_task *t) {
     flight *f = (flight *)t;
     if (f->landed) {
-        free(f);
+        spare_free(f);
         return;
     }
-    pthread_mutex_lock(&f->all->lock); /* followers that come and go on other loops read it */
+    shard *s = shard_of(f->all, &f->key);
+    pthread_mutex_lock(&s->lock); /* followers that come and go on other loops read it */
     f->posted = false;
-    pthread_mutex_unlock(&f->all->lock);
+    pthread_mutex_unlock(&s->lock);
     f->abandoned(f->ctx);
 }
 
@@ -74,7 +95,8 @@ static void run_landed(loop_task *t) {
 flight *flight_join(flights *all, const sha256 *key, follower *f, loop *leader_loop, void (*abandoned)(void *),
                     void *leader_ctx, bool *out_of_memory) {
     *out_of_memory = false;
-    flight *mine = calloc(1, sizeof *mine);
+    shard  *s = shard_of(all, key);
+    flight *mine = spare_malloc(sizeof *mine);
     if (!mine) {
         *out_of_memory = true;
         return NULL;
@@ -85,35 +107,31 @@ flight *flight_join(flights *all, const sha256 *key, follower *f, loop *leader_l
                      .home = leader_loop,
                      .abandoned = abandoned,
                      .ctx = leader_ctx};
-    pthread_mutex_lock(&all->lock);
-    int64_t known = 0;
-    if (map_get(all->by_key, key->bytes, sizeof key->bytes, &known)) {
-        flight *other = (flight *)(intptr_t)known;
+    pthread_mutex_lock(&s->lock);
+    flight **at = find(s, key), *other = *at;
+    if (other) {
         f->task.run = run_landed;
         f->of = other;
+        f->shard = (int)(s - all->shards);
         f->prev = NULL;
         f->next = other->first;
         if (other->first) {
             other->first->prev = f;
         }
         other->first = f;
-        pthread_mutex_unlock(&all->lock);
-        free(mine);
+        pthread_mutex_unlock(&s->lock);
+        spare_free(mine);
         return NULL;
     }
-    bool stored = map_put(all->by_key, key->bytes, sizeof key->bytes, (int64_t)(intptr_t)mine);
-    pthread_mutex_unlock(&all->lock);
-    if (!stored) {
-        free(mine);
-        *out_of_memory = true;
-        return NULL;
-    }
+    *at = mine;
+    pthread_mutex_unlock(&s->lock);
     return mine;
 }
 
 void flight_land(flights *all, flight *f, const cached *result) {
-    pthread_mutex_lock(&all->lock);
-    map_del(all->by_key, f->key.bytes, sizeof f->key.bytes);
+    shard *s = shard_of(all, &f->key);
+    pthread_mutex_lock(&s->lock);
+    *find(s, &f->key) = f->chain;
     follower *waiting = f->first;
     f->first = NULL;
     for (follower *w = waiting; w; w = w->next) {
@@ -122,7 +140,7 @@ void flight_land(flights *all, flight *f, const cached *result) {
     f->landed = true;
     atomic_fetch_add(&all->landed, 1);
     bool posted = f->posted;
-    pthread_mutex_unlock(&all->lock);
+    pthread_mutex_unlock(&s->lock);
     while (waiting) {
         follower *next = waiting->next; /* read first: once posted it may be gone */
         waiting->result = result;
@@ -133,23 +151,25 @@ void flight_land(flights *all, flight *f, const cached *result) {
         waiting = next;
     }
     if (!posted) {
-        free(f);
+        spare_free(f);
     }
 }
 
 bool flight_keep(flights *all, flight *f) {
-    pthread_mutex_lock(&all->lock);
+    shard *s = shard_of(all, &f->key);
+    pthread_mutex_lock(&s->lock);
     bool others = f->first != NULL;
     f->unattended = others;
-    pthread_mutex_unlock(&all->lock);
+    pthread_mutex_unlock(&s->lock);
     return others;
 }
 
 bool flight_leave(flights *all, follower *f) {
-    pthread_mutex_lock(&all->lock);
+    shard *s = &all->shards[f->shard];
+    pthread_mutex_lock(&s->lock);
     flight *of = f->of;
     if (!of) {
-        pthread_mutex_unlock(&all->lock);
+        pthread_mutex_unlock(&s->lock);
         return false;
     }
     if (f->prev) {
@@ -165,7 +185,7 @@ bool flight_leave(flights *all, follower *f) {
         of->posted = true;
         loop_post(of->home, &of->task); /* under the lock, so that the flight cannot land and be freed in between */
     }
-    pthread_mutex_unlock(&all->lock);
+    pthread_mutex_unlock(&s->lock);
     return true;
 }
 

@@ -1,7 +1,8 @@
 /* flights.h - identical requests in flight share one backend call.
  *
  * The first to ask for a key leads and goes on to the backend; the others wait and get what it brought. They may sit
- * on other loops: a follower is reached by loop_post only. The lock covers table look-ups and list links, no calls.   */
+ * on other loops: a follower is reached by loop_post only. A shard's lock covers table look-ups and list links, no
+ * calls.                                                                                                            */
 #ifndef PARE_STAGE_FLIGHTS_H
 #define PARE_STAGE_FLIGHTS_H
 
@@ -24,6 +25,7 @@ typedef struct follower {
     void (*landed)(void *ctx, const cached *result);
     const cached    *result;
     flight          *of;
+    int              shard; /* flights.c's own, as of */
     struct follower *prev, *next;
 } follower;
 

@@ -2,6 +2,7 @@
 
 #include <fnmatch.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -16,7 +17,7 @@ struct account {
     char            kind, name[64];
     pthread_mutex_t lock;
     limit_rules     rules;
-    char          **models;             /* owned; rules.models */
+    char **_Atomic  models;             /* owned; rules.models. Changed under the lock */
     int64_t         minute, day, month; /* which ones the counts are of */
     int64_t         requests, tokens;
     int64_t         nano_day, nano_month, held;
@@ -146,9 +147,13 @@ account *limits_account(limits *l, char kind, const char *name, const limit_rule
 
 bool account_allows(const account *a, const char *model) {
     account *it = (account *)a; /* its lock */
+    if (!atomic_load_explicit(&it->models, memory_order_acquire)) {
+        return true; /* the usual rules: nothing to read under the lock */
+    }
     pthread_mutex_lock(&it->lock);
-    bool allowed = !it->models;
-    for (char **m = it->models; m && *m && !allowed; m++) {
+    char **models = it->models;
+    bool   allowed = !models;
+    for (char **m = models; m && *m && !allowed; m++) {
         allowed = fnmatch(*m, model, 0) == 0;
     }
     pthread_mutex_unlock(&it->lock);
@@ -157,11 +162,15 @@ bool account_allows(const account *a, const char *model) {
 
 /* ---- time ---- */
 
+/* Months since January 1900, of a time since 1970. gmtime_r costs as much as the rest of a taking. In years that begin in
+ * March a leap day is the last. Source: Hinnant, chrono-Compatible Low-Level Date Algorithms (2013), civil_from_days. */
 static int64_t month_of(int64_t now_us) {
-    time_t    seconds = (time_t)(now_us / 1000000);
-    struct tm t;
-    gmtime_r(&seconds, &t);
-    return (int64_t)t.tm_year * 12 + t.tm_mon;
+    int64_t day = now_us / DAY_US + 719468; /* since the first of March of the year 0 */
+    int64_t era = day / 146097, of_era = day % 146097;
+    int64_t year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    int64_t of_year = of_era - (365 * year + year / 4 - year / 100);
+    int64_t from_march = (5 * of_year + 2) / 153;
+    return (era * 400 + year - 1900) * 12 + from_march + 2;
 }
 
 static int64_t seconds_to_month(int64_t now_us) {
@@ -417,6 +426,38 @@ void limits_hold(account *key, account *group, const limit_ask *q, int64_t nano,
     lock_both(of, q->now_us);
     grant(of, q, nano, output, out);
     unlock_both(of);
+}
+
+/* Under both locks. */
+static void grant_more(limit_grant *g, int64_t nano) {
+    for (int i = 0; i < 2; i++) {
+        if (g->of[i]) {
+            g->of[i]->held += nano;
+        }
+    }
+    g->nano += nano;
+}
+
+bool limits_take_more(limit_grant *g, int64_t nano, int64_t now_us, double share) {
+    bool enough = true;
+    if (!g->held || nano == 0) {
+        return true;
+    }
+    lock_both(g->of, now_us);
+    for (int i = 0; i < 2; i++) {
+        enough = enough && (!g->of[i] || money_left(g->of[i], share) >= nano);
+    }
+    if (enough) {
+        grant_more(g, nano);
+    }
+    unlock_both(g->of);
+    return enough;
+}
+
+void limits_hold_more(limit_grant *g, int64_t nano, int64_t now_us) {
+    lock_both(g->of, now_us);
+    grant_more(g, nano);
+    unlock_both(g->of);
 }
 
 void limits_settle(limit_grant *g, int64_t nano, int64_t tokens) {

@@ -59,6 +59,7 @@ typedef struct limit_grant { /* zeroed: nothing is held */
     bool     stream, held;
     int64_t  now_us;       /* when it was asked for */
     int64_t  lease;        /* shared.h's: under whose name it is held elsewhere; 0: nowhere */
+    int64_t  lease_nano;   /* held there of each one's money */
     int64_t  lease_tokens; /* held there of each one's minute */
     bool     bounded;      /* money is limited and the answer costs some: no more than `output` may be made */
 } limit_grant;
@@ -86,6 +87,10 @@ bool    limits_take(account *key, account *group, const limit_ask *ask, limit_gr
 void    limits_hold(account *key, account *group, const limit_ask *ask, int64_t nano, int64_t output, limit_grant *out);
 /* The largest output, at most ask->output, that `nano` covers together with the prompt; -1: not even the prompt. */
 int64_t limits_cover(const limit_ask *ask, int64_t nano);
+/* One more try of the same request: takes `nano` of the money of both accounts or of neither, and counts no request. */
+bool    limits_take_more(limit_grant *g, int64_t nano, int64_t now_us, double share);
+/* The same without asking, as limits_hold. */
+void    limits_hold_more(limit_grant *g, int64_t nano, int64_t now_us);
 /* What it came to: replaces what was held. Once; a grant that holds nothing is fine. */
 void    limits_settle(limit_grant *g, int64_t nano, int64_t tokens);
 

@@ -1,6 +1,7 @@
 #include "stage/stage.h"
 
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +13,14 @@ exchange *exchange_new(size_t first_block) {
     if (!memory) {
         return NULL;
     }
-    exchange *x = arena_zero(memory, 1, sizeof *x);
+    exchange *x = arena_alloc(memory, sizeof *x);
     if (!x) {
         arena_free(memory);
         return NULL;
     }
+    memset(x, 0, offsetof(exchange, failed)); /* a fourth of it are the texts of an error that seldom comes */
+    x->failed.code = ERR_NONE;
+    x->failed.text[0] = x->failed.param[0] = '\0';
     x->memory = memory;
     return x;
 }

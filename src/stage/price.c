@@ -102,11 +102,12 @@ int64_t price_most(const price *p, int64_t prompt, int64_t output) {
     /* The prompt's length is an estimate (estimate.h: up to 15 % off), and the higher price begins with one token. */
     bool               may_be_long = p->long_from > 0 && prompt > p->long_from - p->long_from / 4;
     int64_t            read = 0, write = 0;
+    /* A rate that is as another one (-1) adds nothing: the other is in the same list. */
     for (int i = 0; i < (may_be_long ? 8 : 4); i++) {
-        price_rates r = settled(rows[i]);
-        int64_t     writes = larger(r.write_5m, r.write_1h), audio = larger(r.audio_in, r.audio_cached);
-        read = larger(read, larger(larger(r.input, r.cached), larger(writes, larger(audio, r.image_in))));
-        write = larger(write, larger(r.output, larger(r.reasoning, r.audio_out)));
+        const price_rates *r = rows[i];
+        int64_t            writes = larger(r->write_5m, r->write_1h), audio = larger(r->audio_in, r->audio_cached);
+        read = larger(read, larger(larger(r->input, r->cached), larger(writes, larger(audio, r->image_in))));
+        write = larger(write, larger(r->output, larger(r->reasoning, r->audio_out)));
     }
     return per_million((wide)larger(prompt, 0) * read + (wide)larger(output, 0) * write);
 }

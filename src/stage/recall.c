@@ -155,8 +155,9 @@ static cached *entry_of(const exchange *x, const recall_state *r) {
         e->expires_us = e->created_us + x->gateway->cache_ttl_us;
         e->prompt_tokens = a->usage.prompt;
         e->completion_tokens = a->usage.completion;
-        strncpy(e->model, x->target->name, sizeof e->model - 1);
-        strncpy(e->space, x->space, sizeof e->space - 1);
+        /* Zeroed before, and cut where they are too long; strncpy would zero them once more. */
+        memcpy(e->model, x->target->name, strnlen(x->target->name, sizeof e->model - 1));
+        memcpy(e->space, x->space, strnlen(x->space, sizeof e->space - 1));
     }
     str_free(&text);
     return e;

@@ -22,12 +22,14 @@
  *   P:r:MINUTE, P:t:MINUTE   requests, tokens
  * and a key pare:lease:LEASE that expires. Redis' numbers are doubles in Lua: exact to 9 million dollars. */
 
-/* ARGV: day, month, minute, node, lease, the whole price, the least one, tokens, 1 for a stream; then of each account
+/* ARGV: day, month, minute, node, lease, the whole price, the least one, tokens, 1 for a stream, 1 for a request (0: one more
+ * try of a request that has been counted); then of each account
  * requests and tokens a minute, streams, money a day and a month, spent by this node today and this month. Returns
  * {0, 0, granted} or {enum refused_by, which account, 0}. */
 static const char take_script[] =
     "local day, month, minute, node, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5] "
     "local whole, least, tokens, stream = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]) "
+    "local first = ARGV[10] == '1' "
     "local function spent(key, mine, ttl)"
     "  local was = tonumber(redis.call('HGET', key, node) or '0')"
     "  if tonumber(mine) > was then redis.call('HSET', key, node, mine) redis.call('EXPIRE', key, ttl) end"
@@ -45,7 +47,7 @@ static const char take_script[] =
     "end "
     "local costs = whole > 0 "
     "for j, p in ipairs(KEYS) do"
-    "  local a = 9 + (j - 1) * 7"
+    "  local a = 10 + (j - 1) * 7"
     "  local requests, rate, streams = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3])"
     "  local of_day, of_month = tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5])"
     "  if requests > 0 and tonumber(redis.call('GET', p .. ':r:' .. minute) or '0') >= requests then return {1, j, 0} "
@@ -65,8 +67,10 @@ static const char take_script[] =
     "  end "
     "end "
     "for j, p in ipairs(KEYS) do"
-    "  redis.call('INCR', p .. ':r:' .. minute) redis.call('EXPIRE', p .. ':r:' .. minute, 120)"
-    "  redis.call('INCRBY', p .. ':t:' .. minute, ARGV[8]) redis.call('EXPIRE', p .. ':t:' .. minute, 120)"
+    "  if first then"
+    "    redis.call('INCR', p .. ':r:' .. minute) redis.call('EXPIRE', p .. ':r:' .. minute, 120)"
+    "    redis.call('INCRBY', p .. ':t:' .. minute, ARGV[8]) redis.call('EXPIRE', p .. ':t:' .. minute, 120)"
+    "  end"
     "  redis.call('HINCRBY', p .. ':h', lease, string.format('%.0f', whole)) redis.call('EXPIRE', p .. ':h', 86400)"
     "  redis.call('HINCRBY', p .. ':s', lease, stream) redis.call('EXPIRE', p .. ':s', 86400) "
     "end "
@@ -310,6 +314,7 @@ typedef struct taking {
     account    *of[2];
     limit_ask   ask;
     int64_t     lease;
+    int64_t     more; /* nano-dollars of one more try; 0: it is the first */
     shared_done done;
     void       *ctx;
 } taking;
@@ -344,12 +349,16 @@ static void on_taken(void *ctx, const int64_t *values, int n) {
     } else if (values[0] != 0) {
         atomic_fetch_add(&t->shared->decided, 1);
         refuse(t, (refused_by)values[0], values[1], &a);
+    } else if (t->more) {
+        atomic_fetch_add(&t->shared->decided, 1);
+        a.granted = true;
     } else {
         int64_t output = limits_cover(&t->ask, values[2]);
         atomic_fetch_add(&t->shared->decided, 1);
         a.granted = true;
         limits_hold(t->of[0], t->of[1], &t->ask, values[2], output < 0 ? 0 : output, &a.grant);
         a.grant.lease = t->lease;
+        a.grant.lease_nano = values[2];
         a.grant.lease_tokens = t->ask.prompt + t->ask.output;
         count_lease(t->shared, t->loop, t->lease, 1);
     }
@@ -368,23 +377,37 @@ static void take_words(const shared *s, const taking *t, words *w, int *n_keys) 
     add_number(w, q->now_us / 60000000);
     add_text(w, s->node);
     add_text(w, name);
-    add_number(w, price_most(q->price, q->prompt, q->output));
-    add_number(w, price_most(q->price, q->prompt, q->least));
+    add_number(w, t->more ? t->more : price_most(q->price, q->prompt, q->output));
+    add_number(w, t->more ? t->more : price_most(q->price, q->prompt, q->least));
     add_number(w, q->prompt + q->output);
     add_number(w, q->stream);
+    add_number(w, t->more == 0);
     for (int i = 0; i < *n_keys; i++) {
         const limit_rules *r = &views[i].rules;
-        const int64_t      numbers[] = {r->requests_minute, r->tokens_minute,  r->streams,         r->nano_day,
-                                        r->nano_month,      views[i].nano_day, views[i].nano_month};
+        if (t->more) { /* of these the request has its part */
+            views[i].rules.requests_minute = views[i].rules.tokens_minute = views[i].rules.streams = 0;
+        }
+        const int64_t numbers[] = {r->requests_minute, r->tokens_minute,  r->streams,         r->nano_day,
+                                   r->nano_month,      views[i].nano_day, views[i].nano_month};
         for (size_t k = 0; k < sizeof numbers / sizeof numbers[0]; k++) {
             add_number(w, numbers[k]);
         }
     }
 }
 
+static bool run_take(taking *t) {
+    words w = {.n = 0};
+    int   n_keys = 0;
+    take_words(t->shared, t, &w, &n_keys);
+    if (!redis_run(t->shared->redis, t->loop, TAKE, n_keys, w.n, w.argv, on_taken, t)) {
+        atomic_fetch_add(&t->shared->alone, 1);
+        free(t);
+        return false;
+    }
+    return true;
+}
+
 bool shared_take(shared *s, loop *l, account *key, account *group, const limit_ask *ask, shared_done done, void *ctx) {
-    words   w = {.n = 0};
-    int     n_keys = 0;
     taking *t = calloc(1, sizeof *t);
     if (!t) {
         return false;
@@ -396,13 +419,24 @@ bool shared_take(shared *s, loop *l, account *key, account *group, const limit_a
                   .lease = redis_connection(s->redis, l),
                   .done = done,
                   .ctx = ctx};
-    take_words(s, t, &w, &n_keys);
-    if (!redis_run(s->redis, l, TAKE, n_keys, w.n, w.argv, on_taken, t)) {
-        atomic_fetch_add(&s->alone, 1);
-        free(t);
+    return run_take(t);
+}
+
+/* Under the lease of the grant, so that both are given back together. */
+bool shared_take_more(shared *s, loop *l, const limit_grant *g, int64_t nano, shared_done done, void *ctx) {
+    taking *t = g->lease && nano > 0 ? calloc(1, sizeof *t) : NULL;
+    if (!t) {
         return false;
     }
-    return true;
+    *t = (taking){.shared = s,
+                  .loop = l,
+                  .of = {g->of[0], g->of[1]},
+                  .ask.now_us = g->now_us,
+                  .lease = g->lease,
+                  .more = nano,
+                  .done = done,
+                  .ctx = ctx};
+    return run_take(t);
 }
 
 /* ---- settling ---- */
@@ -424,7 +458,7 @@ void shared_settle(shared *s, loop *l, const limit_grant *g, int64_t tokens) {
     add_number(&w, g->minute);
     add_text(&w, s->node);
     add_text(&w, name);
-    add_number(&w, g->nano);
+    add_number(&w, g->lease_nano);
     add_number(&w, g->lease ? tokens - g->lease_tokens : tokens);
     add_number(&w, g->stream);
     for (int i = 0; i < n_keys; i++) {

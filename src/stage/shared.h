@@ -36,6 +36,10 @@ typedef struct shared_answer {
 typedef void (*shared_done)(void *ctx, const shared_answer *a);
 bool shared_take(shared *s, loop *l, account *key, account *group, const limit_ask *ask, shared_done done, void *ctx);
 
+/* Money for one more try of a request that Redis has granted: counts no request, tokens or stream. `answered` as in
+ * shared_done, of which it has away and granted alone: the caller holds it (limits_hold_more). */
+bool shared_take_more(shared *s, loop *l, const limit_grant *g, int64_t nano, shared_done done, void *ctx);
+
 /* Behind limits_settle, whatever decided; on the grant's loop. */
 void shared_settle(shared *s, loop *l, const limit_grant *g, int64_t tokens);
 

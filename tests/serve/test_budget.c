@@ -97,7 +97,15 @@ static void run_anthropic(upstream *u, int fd) {
     }
 }
 
-static const script scripts[] = {{"whole", JSON_HEAD, WHOLE, LENGTH, KEEP, NULL},
+/* Long enough for a hedge to go out. */
+static void run_late(upstream *u, int fd) {
+    nap(400);
+    run_tell(u, fd);
+}
+
+static const script scripts[] = {{"late", NULL, NULL, RAW, CLOSE, run_late},
+                                 {"half", JSON_HEAD, WHOLE, TOO_LONG, CLOSE, NULL},
+                                 {"whole", JSON_HEAD, WHOLE, LENGTH, KEEP, NULL},
                                  {"good", SSE_HEAD, GOOD_STREAM, CHUNKED, KEEP, NULL},
                                  {"broken", SSE_HEAD, EVENT(DELTA("half")), UNENDED, CLOSE, NULL},
                                  {"no", "500 Down\r\nContent-Type: application/json", "{}", LENGTH, KEEP, NULL},
@@ -113,7 +121,9 @@ static const script scripts[] = {{"whole", JSON_HEAD, WHOLE, LENGTH, KEEP, NULL}
 /* `second` is a backend without the bed's short time limits. */
 #define MODELS                                                                                                         \
     "  n: {backend: second, model: gpt, retries: 0}\n  a: {backend: anthropic, model: gpt, retries: 0}\n"              \
-    "  free: {backend: second, model: gratis, retries: 0}\n"
+    "  free: {backend: second, model: gratis, retries: 0}\n"                                                           \
+    "  again: {backend: second, model: gpt, retries: 2, pause: 1ms, circuit: {failures: 99}}\n"                        \
+    "  twice: {backend: second, model: gpt, retries: 0, hedge: {percent: 100, after: 30ms}}\n"
 
 static void open_with(const char *more) {
     the = (bed){.model_line = MODELS, .price_lines = "  gratis: {input: 0, output: 0}\n"};
@@ -299,6 +309,36 @@ static void test_whole_answers_are_bounded_by_the_provider(void **state) {
     const char *at = strstr(asked, "\"max_tokens\":");
     assert_non_null(at);
     assert_in_range(atoi(at + 13), 200, 249);
+}
+
+/* A try that broke off may be billed, and so may the one that is asked a second time: each is held for before it goes out,
+ * and none is made that does not fit. 100 tokens are held as 120 at 2000 nano-dollars, and the prompt. */
+static void test_further_tries_are_held_for(void **state) {
+    (void)state;
+    static const struct {
+        const char *secret, *model, *script;
+        int         status, tries;
+    } rows[] = {
+        {"secret-k-1", "again", "half", 502, 1}, {"secret-r-1", "again", "half", 502, 3},
+        {"secret-t-1", "again", "half", 502, 2}, {"secret-k-1", "again", "no", 500, 3}, /* refusals cost nothing */
+        {"secret-k-2", "twice", "late", 200, 1}, {"secret-r-1", "twice", "late", 200, 2}};
+    open_with("keys:\n  - {name: k, key: secret-k-1, money_day: 0.0005}\n  - {name: k2, key: secret-k-2, money_day: "
+              "0.0005}\n  - {name: t, key: secret-t-1, money_day: 0.00075}\n  - {name: r, key: secret-r-1, money_day: "
+              "1}\n");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        int before = atomic_load(&the.up.requests),
+            status = chat(rows[i].secret, rows[i].model, rows[i].script, ",\"max_tokens\":100");
+        int tries = atomic_load(&the.up.requests) - before;
+        if (status != rows[i].status || tries != rows[i].tries) {
+            fail_msg("row %zu: status %d, %d tries: %s", i, status, tries, r.body.data);
+        }
+        assert_int_equal(body_has(&r, "not tried again: what is left of the budget"), i == 0 || i == 2);
+    }
+    check_settled();
+    assert_true(state_of('k', "k").nano_day <= 500000 && state_of('k', "t").nano_day <= 750000);
+    bed_stop(&the, 5000000);
+    assert_int_equal(ledger_number(&the, "SELECT count(*) FROM ledger WHERE stage = 'attempt' AND key = 'k'"), 0);
+    assert_int_equal(ledger_number(&the, "SELECT count(*) FROM ledger WHERE stage = 'attempt' AND key = 't'"), 1);
 }
 
 /* Whatever becomes of a request, what it held is free again (close_bed looks), and only what came is booked. */
@@ -730,6 +770,7 @@ int main(void) {
                                        T(test_wide_deltas),
                                        T(test_a_stream_of_messages_is_cut_cleanly),
                                        T(test_whole_answers_are_bounded_by_the_provider),
+                                       T(test_further_tries_are_held_for),
                                        T(test_settled_whatever_happens),
                                        T(test_groups),
                                        T(test_unknown_group),

@@ -227,6 +227,45 @@ static void test_client_leaves(void **state) {
     assert_int_equal(status_of_model("m", 200), 200);
 }
 
+/* One number of /metrics; -1: it is not there. */
+static double metric(const char *line) {
+    int fd = client_connect(the.port);
+    reply_free(&r);
+    say(fd, "GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n");
+    read_reply(fd, &r, false);
+    close(fd);
+    const char *at = r.body.data ? strstr(r.body.data, line) : NULL;
+    return at ? atof(at + strlen(line)) : -1;
+}
+
+/* What a reload does not change is not forgotten: a circuit that is open, how quick a target is, whose turn it is. A backend
+ * that is another one begins anew, beside one that is not. */
+static void test_circuits_stay(void **state) {
+    (void)state;
+    static const char models[] =
+        "  failing: {targets: [{backend: second, model: '@e500'}, {backend: changing, model: '@e500'}], retries: 1,\n"
+        "            pause: 1ms, circuit: {failures: 1, open: 5m}}\n"
+        "  grouped: {targets: [{backend: up, model: gpt}, {backend: second, model: gpt}]}\n";
+    char more[128];
+    for (int i = 0; i < 3; i++) {
+        snprintf(more, sizeof more, "  changing: {base_url: 'http://127.0.0.1:%d/v1', api_key: %s}\n", the.up.port,
+                 i == 2 ? "other" : "one");
+        rewrite(models, more);
+        reload(200);
+        int before = atomic_load(&the.up.requests);
+        assert_int_equal(status_of_model("failing", i == 0 ? 500 : i == 1 ? 503 : 500), i == 1 ? 503 : 500);
+        /* Both are asked; nobody is; the one that is new is. */
+        assert_int_equal(atomic_load(&the.up.requests) - before, i == 0 ? 2 : i == 1 ? 0 : 1);
+        assert_int_equal(status_of_model("grouped", 200), 200);
+        double up = metric("pare_target_calls_total{model=\"grouped\",backend=\"up\",upstream=\"gpt\"} "),
+               second = metric("pare_target_calls_total{model=\"grouped\",backend=\"second\",upstream=\"gpt\"} ");
+        assert_int_equal((int)(up + second), i + 1);
+        assert_true(i < 2 || (up > 0 && second > 0)); /* by turns, over reloads: never three times the same */
+        double first = metric("pare_target_first_event_seconds{model=\"grouped\",backend=\"up\",upstream=\"gpt\"} ");
+        assert_true(up > 0 ? first > 0 : first >= 0);
+    }
+}
+
 /* A model that is being loaded is given up when the server ends. */
 static void test_end_while_loading(void **state) {
     (void)state;
@@ -387,6 +426,7 @@ int main(void) {
                                        T(test_under_load),
                                        T(test_keys),
                                        T(test_client_leaves),
+                                       T(test_circuits_stay),
                                        T(test_end_while_loading),
                                        T(test_storm)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -79,8 +79,22 @@ static void run_endless(upstream *u, int fd) {
     str_free(&twenty);
 }
 
-static const script scripts[] = {
-    {"whole", JSON_HEAD, WHOLE, LENGTH, KEEP, NULL}, {"endless", NULL, NULL, RAW, CLOSE, run_endless}, {0}};
+/* Long enough for a hedge to go out. */
+static void run_late(upstream *u, int fd) {
+    char head[128];
+    (void)u;
+    nap(300);
+    snprintf(head, sizeof head, "HTTP/1.1 " JSON_HEAD "\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n",
+             strlen(WHOLE));
+    say(fd, head);
+    say(fd, WHOLE);
+}
+
+static const script scripts[] = {{"whole", JSON_HEAD, WHOLE, LENGTH, KEEP, NULL},
+                                 {"endless", NULL, NULL, RAW, CLOSE, run_endless},
+                                 {"late", NULL, NULL, RAW, CLOSE, run_late},
+                                 {"half", JSON_HEAD, WHOLE, TOO_LONG, CLOSE, NULL},
+                                 {0}};
 
 static void open_nodes(const char *rules) {
     char more[512];
@@ -91,7 +105,11 @@ static void open_nodes(const char *rules) {
              "shared: {redis: 'redis://:s%%25cret@127.0.0.1:%d/3', share: 0.25}\n",
              rules, redis_port);
     for (int i = 0; i < 2; i++) {
-        *nodes[i] = (bed){.model_line = "  n: {backend: second, model: gpt, retries: 0}\n"};
+        *nodes[i] = (bed){
+            .model_line = "  n: {backend: second, model: gpt, retries: 0}\n"
+                          "  again: {backend: second, model: gpt, retries: 2, pause: 1ms, circuit: {failures: 99}}\n"
+                          "  twice: {backend: second, model: gpt, retries: 0, hedge: {percent: 100, "
+                          "after: 30ms}}\n"};
         bed_open_with(nodes[i], scripts, more);
     }
     until(shared_up(nodes[0]->house->shared) && shared_up(nodes[1]->house->shared));
@@ -134,12 +152,16 @@ static int close_nodes(void **state) {
 
 #define KEY "Authorization: Bearer secret-k-1\r\nCache-Control: no-cache\r\n"
 
-static int chat(int node, const char *name, const char *more) {
+static int chat_with(int node, const char *model, const char *name, const char *more) {
     char body[256];
-    snprintf(body, sizeof body, "{\"model\":\"n\",\"messages\":[{\"role\":\"user\",\"content\":\"@%s\"}]%s}", name,
-             more);
+    snprintf(body, sizeof body, "{\"model\":\"%s\",\"messages\":[{\"role\":\"user\",\"content\":\"@%s\"}]%s}", model,
+             name, more);
     post(nodes[node]->port, CHAT, KEY, body, &r);
     return r.status;
+}
+
+static int chat(int node, const char *name, const char *more) {
+    return chat_with(node, "n", name, more);
 }
 
 static bool health_says(int node, const char *part) {
@@ -270,6 +292,45 @@ static void test_forgotten_scripts(void **state) {
     check_settled();
 }
 
+/* max_tokens of a request of which one try fits into what both nodes have left of 0.002 dollars, and a second does not:
+ * its prompt is held as about 15000 nano-dollars, a token and its margin as 2400. */
+static const char *most_of_the_rest(void) {
+    static char text[64];
+    int64_t     left = 2000000;
+    check_settled();
+    for (int k = 0; k < 2; k++) {
+        account_state all[8];
+        int           n = limits_states(nodes[k]->house->limits, all, 8, clock_wall_us());
+        for (int i = 0; i < n; i++) {
+            left -= all[i].kind == 'g' ? all[i].nano_day : 0;
+        }
+    }
+    snprintf(text, sizeof text, ",\"max_tokens\":%d", (int)((left * 3 / 4 - 15000) / 2400));
+    return text;
+}
+
+static int tries_of(const char *model, const char *name, const char *more, int status) {
+    int before = atomic_load(&nodes[0]->up.requests);
+    assert_int_equal(chat_with(0, model, name, more), status);
+    return atomic_load(&nodes[0]->up.requests) - before;
+}
+
+/* What the other node has spent counts for further tries too. */
+static void test_further_tries(void **state) {
+    (void)state;
+    open_nodes("money_day: 0.002");
+    assert_int_equal(tries_of("twice", "late", ",\"max_tokens\":100", 200), 2);
+    assert_int_equal(tries_of("again", "half", ",\"max_tokens\":100", 502), 3);
+    for (int i = 0; i < 5; i++) { /* 200000 nano-dollars each */
+        assert_int_equal(chat(1, "endless", ",\"max_tokens\":100,\"stream\":true"), 200);
+    }
+    assert_int_equal(tries_of("twice", "late", most_of_the_rest(), 200), 1);
+    assert_int_equal(tries_of("again", "half", most_of_the_rest(), 502), 1);
+    assert_true(body_has(&r, "not tried again"));
+    assert_true(shared_up(nodes[0]->house->shared));
+    check_settled();
+}
+
 /* Redis dies and comes back while requests run at both nodes: none fails. */
 static void test_under_way(void **state) {
     (void)state;
@@ -305,6 +366,7 @@ static void test_under_way(void **state) {
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, check_redis, close_nodes)
     const struct CMUnitTest tests[] = {T(test_one_budget), T(test_one_minute),        T(test_killed_and_back),
-                                       T(test_hung),       T(test_forgotten_scripts), T(test_under_way)};
+                                       T(test_hung),       T(test_forgotten_scripts), T(test_further_tries),
+                                       T(test_under_way)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

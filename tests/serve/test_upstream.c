@@ -294,6 +294,33 @@ static void test_one_of_two(void **state) {
     reply_free(&r);
 }
 
+static long long number_behind(const char *text, const char *from, const char *name) {
+    const char *at = strstr(text, from);
+    at = at ? strstr(at, name) : NULL;
+    return at ? atoll(at + strlen(name)) : -1;
+}
+
+/* Anthropic's streams begin with the length of the prompt, which this provider tells at the end. */
+static void test_prompt_in_the_first_event(void **state) {
+    (void)state;
+    static const char head[] =
+        "{\"model\":\"m\",\"max_tokens\":9,\"tools\":[{\"name\":\"f\",\"input_schema\":{\"type\":"
+        "\"object\"}}],\"messages\":[{\"role\":\"user\",\"content\":\"@stream how long is this?\"}]";
+    char  body[512];
+    reply r = {0};
+    snprintf(body, sizeof body, "%s}", head);
+    post(the.port, "/v1/messages/count_tokens", "", body, &r);
+    assert_int_equal(r.status, 200);
+    long long estimated = number_behind(r.body.data, "{", "\"input_tokens\":");
+    assert_true(estimated > 10);
+    snprintf(body, sizeof body, "%s,\"stream\":true}", head);
+    post(the.port, "/v1/messages", "", body, &r);
+    assert_int_equal(r.status, 200);
+    assert_int_equal(number_behind(r.body.data, "event: message_start", "\"input_tokens\":"), estimated);
+    assert_int_equal(number_behind(r.body.data, "event: message_delta", "\"input_tokens\":"), 7);
+    reply_free(&r);
+}
+
 /* What is larger than pare keeps is told whole where its events are, and else is an error: never a part as if it were all. */
 static void test_more_than_is_kept(void **state) {
     (void)state;
@@ -326,6 +353,14 @@ static void test_more_than_is_kept(void **state) {
         }
         reply_free(&r);
     }
+    /* The ledger says of each what its client was told. */
+    const size_t n = sizeof cases / sizeof cases[0];
+    until(ledger_count(&the) == (int64_t)n);
+    bed_stop(&the, 5000000);
+    assert_int_equal(ledger_number(&the, "SELECT count(*) FROM ledger WHERE outcome = 'ok' AND status = 200"), 1);
+    assert_int_equal(ledger_number(&the, "SELECT count(*) FROM ledger WHERE outcome = 'error' AND status = 502"),
+                     n - 1);
+    assert_int_equal(ledger_number(&the, "SELECT count(*) FROM ledger WHERE cost_nano > 0"), n);
 }
 
 typedef struct patient {
@@ -377,7 +412,8 @@ static void test_unreachable(void **state) {
 
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    const struct CMUnitTest tests[] = {T(test_matrix), T(test_one_of_two), T(test_more_than_is_kept),
-                                       T(test_time_limits), T(test_unreachable)};
+    const struct CMUnitTest tests[] = {
+        T(test_matrix),      T(test_one_of_two), T(test_more_than_is_kept), T(test_prompt_in_the_first_event),
+        T(test_time_limits), T(test_unreachable)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

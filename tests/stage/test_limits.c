@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "stage/limits.h"
 
@@ -84,6 +85,21 @@ static void test_money(void **state) {
     assert_int_equal(take(a, NULL, ask_at(3 * DAY, 0, 500), &g, &e), 402);
     assert_int_equal(take(a, NULL, ask_at(4 * DAY, 0, 500), &g, &e), 200);
     limits_settle(&g, 0, 0);
+}
+
+/* The month of every day, against the C library's. */
+static void test_month_of_a_day(void **state) {
+    (void)state;
+    account *a = make('k', "calendar", FREE);
+    for (int64_t day = 1; day < 366 * 200; day++) {
+        time_t    seconds = (time_t)day * 86400 - 1; /* the last second of the day before, then the day's first */
+        struct tm t;
+        for (int i = 0; i < 2; i++, seconds++) {
+            gmtime_r(&seconds, &t);
+            account_view v = account_look(a, (int64_t)seconds * 1000000);
+            assert_int_equal(v.month, (int64_t)t.tm_year * 12 + t.tm_mon);
+        }
+    }
 }
 
 static void test_month_and_midnight(void **state) {
@@ -349,11 +365,17 @@ static void test_time_goes_on(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_money),       cmocka_unit_test(test_month_and_midnight),
-                                       cmocka_unit_test(test_rates),       cmocka_unit_test(test_groups),
-                                       cmocka_unit_test(test_models),      cmocka_unit_test(test_free_when_overspent),
-                                       cmocka_unit_test(test_huge),        cmocka_unit_test(test_never_passed),
-                                       cmocka_unit_test(test_shares),      cmocka_unit_test(test_held_from_elsewhere),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_money),
+                                       cmocka_unit_test(test_month_of_a_day),
+                                       cmocka_unit_test(test_month_and_midnight),
+                                       cmocka_unit_test(test_rates),
+                                       cmocka_unit_test(test_groups),
+                                       cmocka_unit_test(test_models),
+                                       cmocka_unit_test(test_free_when_overspent),
+                                       cmocka_unit_test(test_huge),
+                                       cmocka_unit_test(test_never_passed),
+                                       cmocka_unit_test(test_shares),
+                                       cmocka_unit_test(test_held_from_elsewhere),
                                        cmocka_unit_test(test_time_goes_on)};
     return cmocka_run_group_tests(tests, start, finish);
 }
