@@ -134,17 +134,24 @@ message 450 >"$work/large.json"
 printf '{"model":"stream","stream":true,"messages":[{"role":"user","content":"Tell me."}]}' >"$work/stream.json"
 path=/v1/chat/completions
 
-# Straight to the upstream and through pare, alternating: the difference is what pare adds.
+# Straight to the upstream, through nginx and through pare, alternating: the difference is what each adds.
 added() { # name body rate connections
-    : >"$work/straight" && : >"$work/through"
+    : >"$work/late"
     for k in 1 2 3 4 5; do
-        "$work/load" rate 9101 $path "$work/$2" "$3" "$seconds" "$4" >>"$work/straight"
-        "$work/load" rate 9103 $path "$work/$2" "$3" "$seconds" "$4" >>"$work/through"
+        for p in 9101 9102 9103; do
+            printf '%s ' $p >>"$work/late"
+            "$work/load" rate $p $path "$work/$2" "$3" "$seconds" "$4" >>"$work/late"
+        done
     done
-    for p in 5 7; do
-        paste -d' ' "$work/straight" "$work/through" | awk -v p=$p '{ print $(p + 13) - $p, $p, $(p + 13) }' | sort -g |
-            awk -v q=$([ $p = 5 ] && echo p50 || echo p99) -v n="$1" '{ d[NR] = $0 } END { split(d[int((NR + 1) / 2)], v, " ")
-                printf "%s: %s %.3f ms straight, %.3f ms through pare, %.3f ms added\n", n, q, v[2], v[3], v[1] }'
+    for p in 6 8; do
+        awk -v p=$p -v n="$1" -v q=$([ $p = 6 ] && echo p50 || echo p99) '
+            function median(v, n,   i, j, t) {
+                for (i = 2; i <= n; i++) for (j = i; j > 1 && v[j - 1] > v[j]; j--) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
+                return v[int((n + 1) / 2)]
+            }
+            $1 == 9101 { a[++k] = $p } $1 == 9102 { b[k] = $p - a[k] } $1 == 9103 { c[k] = $p - a[k] }
+            END { s = median(a, k); printf "%s: %s %.3f ms straight, %.3f ms added by nginx, %.3f ms added by pare\n", n, q, s,
+                  median(b, k), median(c, k) }' "$work/late"
     done
 }
 added "5000 requests/s" small.json 5000 64

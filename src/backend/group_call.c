@@ -341,6 +341,8 @@ static void go_on(group_call *c, const member *failed, verdict v) {
     int64_t wait = group_plan(c, failed, v);
     if (wait > 0 && wait_for(c, wait)) {
         c->pausing = true;
+    } else if (wait != 0 && c->asking) {
+        c->over = true; /* leave for a hedge is still to come: on_leave ends the call */
     } else if (wait != 0) {
         finish_kept(c);
     } else {
@@ -500,7 +502,7 @@ static void on_leave(void *of, bool granted) {
     }
     if ((c->cancelled || c->over) && !runs) {
         finish_kept(c);
-    } else if (next && granted) {
+    } else if (next && (granted || c->bills < c->granted)) { /* the first try failed for free: its hold is left */
         launch_or_finish(c);
     } else if (next) {
         finish_unpaid(c);

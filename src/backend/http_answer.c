@@ -203,7 +203,8 @@ static bool end_head(http_answer *a, err *e) {
         a->state = DONE;
     } else if (a->chunked) {
         a->state = CHUNK_SIZE;
-        a->keep = a->keep && !a->has_length; /* both: somebody between us may read it otherwise */
+        /* Both, or chunks of HTTP/1.0, which has none: somebody between us may read it otherwise (section 6.1). */
+        a->keep = a->keep && !a->has_length && !a->http10;
         a->left = 0;
     } else if (a->has_length) {
         a->state = a->left > 0 ? BODY_LENGTH : DONE;

@@ -38,18 +38,19 @@ typedef struct plain {
     int          port;
     int64_t      connect_us;
     addresses    digits;           /* of a host that is no name; else none */
-    struct pool *pools[MAX_LOOPS]; /* made and used on their loop, which frees them */
+    struct pool *pools[MAX_LOOPS]; /* made, used and freed on their loop */
 } plain;
 
 /* What one loop has of one provider. */
 typedef struct pool {
     loop       *home;
     plain      *of;     /* NULL: the wire has been closed; under `links` */
-    loop_task   retire; /* so that what rests is closed too */
-    connection *resting;
+    loop_task   retire; /* posted then: the pool ends on its loop */
+    connection *resting, *oldest;
     int         count;
     wire_call  *calls; /* that run, or wait for an address */
     addresses   known; /* of the host */
+    int         first; /* of these: the one that answered last */
     int64_t     known_us;
     resolve    *asked;
     char        buffer[BUFFER];
@@ -81,7 +82,7 @@ struct wire_call {
     size_t             body_len, sent; /* of head and body */
     http_answer        answer;
     bool               heard, told, posted, aborted, again; /* again: over a new connection already */
-    int                attempt;                             /* which address is tried */
+    int                from, attempt; /* which address is tried: the attempt-th behind the from-th */
     wire_end           end;
     char               reason[sizeof((err *)0)->text];
 };
@@ -110,26 +111,32 @@ static void leave_rest(connection *k) {
     }
     if (k->next) {
         k->next->prev = k->prev;
+    } else {
+        p->oldest = k->prev;
     }
     k->next = k->prev = NULL;
     p->count--;
 }
 
-/* The latest first: those behind it come of age and are closed when they are met. */
-static connection *wake(pool *p) {
-    connection *k = p->resting;
-    if (!k) {
-        return NULL;
-    }
-    if (clock_us() - k->rests_us < REST_US) {
-        leave_rest(k);
-        return k;
-    }
-    while ((k = p->resting)) { /* the latest is too old: so are all */
+/* Those behind the latest ones are not met again when there is less to do: they are looked at from the other end. */
+static void close_old(pool *p, int64_t now_us) {
+    connection *k;
+    while ((k = p->oldest) && now_us - k->rests_us >= REST_US) {
         leave_rest(k);
         connection_close(k);
     }
-    return NULL;
+}
+
+/* The latest first. */
+static connection *wake(pool *p) {
+    if (p->resting) {
+        close_old(p, clock_us());
+    }
+    connection *k = p->resting;
+    if (k) {
+        leave_rest(k);
+    }
+    return k;
 }
 
 static void rest(connection *k) {
@@ -144,9 +151,12 @@ static void rest(connection *k) {
     k->next = p->resting;
     if (k->next) {
         k->next->prev = k;
+    } else {
+        p->oldest = k;
     }
     p->resting = k;
     p->count++;
+    close_old(p, k->rests_us);
 }
 
 /* ---- calls ---- */
@@ -381,7 +391,7 @@ static bool try_address(wire_call *c, const address *to) {
     k->connected = now;
     k->readable = event_new(loop_base(c->in->home), k->fd, EV_READ | EV_PERSIST, on_readable, k);
     if ((!now && !soon) || !k->readable || (now && event_add(k->readable, NULL) != 0) ||
-        (soon && !await_writable(k, w->connect_us))) {
+        (soon && !await_writable(k, w->connect_us / c->in->known.n))) {
         drop_connection(c);
         errno = now || soon ? ENOMEM : code;
         return false;
@@ -392,11 +402,16 @@ static bool try_address(wire_call *c, const address *to) {
     return true;
 }
 
+static int place_of(const wire_call *c) {
+    return (c->from + c->attempt) % c->in->known.n;
+}
+
 /* The addresses in their order, from where we are. */
 static void connect_next(wire_call *c) {
     int code = EADDRNOTAVAIL;
+    c->from = c->attempt == 0 ? c->in->first : c->from;
     while (c->attempt < c->in->known.n) {
-        if (try_address(c, &c->in->known.of[c->attempt])) {
+        if (try_address(c, &c->in->known.of[place_of(c)])) {
             return;
         }
         code = errno;
@@ -415,23 +430,20 @@ static void on_writable(evutil_socket_t fd, short what, void *arg) {
     }
     int       code = 0;
     socklen_t len = sizeof code;
-    if (what & EV_TIMEOUT) {
-        drop_connection(c);
-        finish(c, WIRE_TIMEOUT, "no connection in time");
-        return;
-    }
-    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &len) != 0 || code != 0) {
+    bool      late = what & EV_TIMEOUT;
+    if (late || getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &len) != 0 || code != 0) {
         drop_connection(c);
         c->attempt++;
         if (c->attempt < c->in->known.n) {
             connect_next(c);
         } else {
             c->in->known_us = 0;
-            finish(c, WIRE_UNREACHABLE, strerror(code));
+            finish(c, late ? WIRE_TIMEOUT : WIRE_UNREACHABLE, late ? "no connection in time" : strerror(code));
         }
         return;
     }
     k->connected = true;
+    c->in->first = place_of(c);
     if (event_add(k->readable, NULL) != 0) {
         broken(c, WIRE_BROKEN, "out of memory");
         return;
@@ -439,13 +451,26 @@ static void on_writable(evutil_socket_t fd, short what, void *arg) {
     send_rest(c);
 }
 
+/* The one that answered last stays the first to be tried. */
+static void learn(pool *p, const addresses *found) {
+    const address *was = p->known.n > 0 ? &p->known.of[p->first] : NULL;
+    int            first = 0;
+    for (int i = 0; was && i < found->n; i++) {
+        if (found->of[i].len == was->len && memcmp(&found->of[i].at, &was->at, was->len) == 0) {
+            first = i;
+        }
+    }
+    p->known = *found;
+    p->first = first;
+    p->known_us = clock_us();
+}
+
 /* All calls that wait get the answer of the one look-up. */
 static void on_addresses(void *ctx, const addresses *found, const err *e) {
     pool *p = ctx;
     p->asked = NULL;
     if (found) {
-        p->known = *found;
-        p->known_us = clock_us();
+        learn(p, found);
     }
     for (wire_call *c = p->calls, *next; c; c = next) {
         next = c->next;
@@ -501,10 +526,6 @@ static void pool_empty(pool *p) {
     }
 }
 
-static void on_retire(loop_task *task) {
-    pool_empty((pool *)((char *)task - offsetof(pool, retire)));
-}
-
 static void pool_free(void *arg) {
     pool *p = arg;
     pthread_mutex_lock(&links);
@@ -514,6 +535,13 @@ static void pool_free(void *arg) {
     pthread_mutex_unlock(&links);
     pool_empty(p);
     free(p);
+}
+
+/* Else every wire of a server that reads its settings again and again would leave a pool behind. */
+static void on_retire(loop_task *task) {
+    pool *p = (pool *)((char *)task - offsetof(pool, retire));
+    loop_not_at_end(p->home, pool_free, p);
+    pool_free(p);
 }
 
 static pool *pool_of(plain *w, loop *l, err *e) {
@@ -547,7 +575,7 @@ static bool write_head(wire_call *c, const wire_request *q) {
             str_adds(h, *line);
             str_add(h, "\r\n", 2);
         }
-    } else {
+    } else if (c->of->headers) {
         str_adds(h, c->of->headers);
     }
     int n = snprintf(length, sizeof length, "Content-Length: %zu\r\n\r\n", q->body_len);

@@ -112,6 +112,9 @@ void loop_free(loop *l) {
     if (!l) {
         return;
     }
+    if (l->tasks) { /* first: a task may be part of what is released, and nobody shall be put behind it any more */
+        queue_take_all(l->tasks);
+    }
     if (l->release && l->client) {
         l->release(l->client);
     }
@@ -189,4 +192,15 @@ bool loop_at_end(loop *l, void (*release)(void *), void *arg) {
         l->endings = at;
     }
     return at != NULL;
+}
+
+void loop_not_at_end(loop *l, void (*release)(void *), void *arg) {
+    for (ending **at = &l->endings; *at; at = &(*at)->next) {
+        if ((*at)->release == release && (*at)->arg == arg) {
+            ending *gone = *at;
+            *at = gone->next;
+            free(gone);
+            return;
+        }
+    }
 }

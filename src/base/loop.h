@@ -45,5 +45,6 @@ void *loop_client(const loop *l);
 /* For whoever keeps events on the loop's base: loop_free calls `release` while it still lives, the latest first. Before the
  * loop runs, or on it. False: out of memory. */
 bool loop_at_end(loop *l, void (*release)(void *), void *arg);
+void loop_not_at_end(loop *l, void (*release)(void *), void *arg); /* takes that back */
 
 #endif

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "cli/cli.h"
 #include "store/db.h"
+#include "store/ledger.h"
 
 static int run(int argc, char **argv);
 
@@ -104,9 +105,8 @@ static bool from_file(const cache_options *o, str *json, err *e) {
     cli_data_dir(directory, sizeof directory);
     str path = {0};
     str_addf(&path, "%s/pare.db", o->data ? o->data : directory);
-    struct sqlite3 *db = NULL;
-    bool            ok = sqlite3_open_v2(path.data, &db, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK ||
-              err_set(e, ERR_NOT_FOUND, "No server answers at %s, and there is no database %s.", o->to, path.data);
+    struct sqlite3 *db = ledger_open(path.data, e); /* one file holds both */
+    bool            ok = db || err_prefix(e, "No server answers at %s", o->to);
     if (ok && strcmp(o->verb, "list") == 0) {
         ok = db_cache_list(db, (int)o->limit, json, e);
     } else if (ok && strcmp(o->verb, "stats") == 0) {

@@ -211,7 +211,8 @@ bool guard_choose(guard_mark *m, err *e) {
                    "the messages hold all of the noncharacters U+FDD0 to U+FDEF; leave one of them out");
 }
 
-static bool guard_string(const guard *g, const guard_mark *m, char **slot, bool edges, err *e) {
+/* `constant`: the old text is not the tree's to free. */
+static bool guard_string(const guard *g, const guard_mark *m, char **slot, bool constant, bool edges, err *e) {
     str marked = {0};
     if (!*slot) {
         return true;
@@ -223,7 +224,9 @@ static bool guard_string(const guard *g, const guard_mark *m, char **slot, bool 
     char *copy = marked.failed ? NULL : cJSON_malloc(marked.len + 1); /* the tree's memory is cJSON's */
     if (copy) {
         memcpy(copy, marked.data, marked.len + 1);
-        cJSON_free(*slot);
+        if (!constant) {
+            cJSON_free(*slot);
+        }
         *slot = copy;
     }
     str_free(&marked);
@@ -235,10 +238,21 @@ static bool is_keyword(const cJSON *member) {
     return member->string && (strcmp(member->string, "role") == 0 || strcmp(member->string, "type") == 0);
 }
 
+/* A key that json_parse did not copy becomes one of the tree's own. */
+static bool guard_key(const guard *g, const guard_mark *m, cJSON *member, err *e) {
+    const char *was = member->string;
+    bool        constant = member->type & cJSON_StringIsConst;
+    bool        good = guard_string(g, m, &member->string, constant, false, e);
+    if (constant && member->string != was) {
+        member->type &= ~cJSON_StringIsConst;
+    }
+    return good;
+}
+
 bool guard_tree(const guard *g, const guard_mark *m, cJSON *tree, err *e) {
     for (cJSON *child = tree ? tree->child : NULL; child; child = child->next) {
         bool edges = !is_keyword(child);
-        if (!guard_string(g, m, &child->valuestring, edges, e) || !guard_string(g, m, &child->string, false, e) ||
+        if (!guard_string(g, m, &child->valuestring, false, edges, e) || !guard_key(g, m, child, e) ||
             !guard_tree(g, m, child, e)) {
             return false;
         }

@@ -13,9 +13,11 @@
 
 #define SLOTS     16384 /* a power of two */
 #define PROBES    8
-#define MAX_HEAD  (80u << 10) /* more than evhttp takes (server.c) */
-#define LINGER_S  2           /* so long the rest of a refused body is read and dropped, so that the answer is read */
-#define MAX_VALUE 1024        /* of a key */
+#define MAX_HEAD  (200u << 10)  /* evhttp takes 64 KiB (server.c) without the ends of its lines: two bytes of three */
+#define LINGER_S  2             /* so long the rest of a refused body is read and dropped, so that the answer is read */
+#define MAX_VALUE 1024          /* of a key */
+#define STALE_S   (IDLE_S + 10) /* a head that has not gone on for so long is of a connection that has closed */
+#define SWEPT     16            /* slots, with each new connection */
 
 typedef enum doing {
     READS_HEAD,
@@ -32,12 +34,13 @@ typedef struct slot {
     uint8_t                   doing; /* enum doing */
     bool                      answering, anthropic;
     size_t                    left;
-    int64_t                   refused_us;
+    int64_t                   since_us; /* that it was refused; else that some of its head came */
 } slot;
 
 struct door_table {
     struct front        *front;
     bufferevent_event_cb on_evhttp_event; /* evhttp's, the same for all of its connections */
+    uint64_t             swept;           /* slots, in their order */
     slot                 slots[SLOTS];
 };
 
@@ -202,7 +205,7 @@ static void end_connection(struct bufferevent *b, short what, void *connection) 
 static void drop(struct bufferevent *b, void *connection) {
     struct evbuffer *in = bufferevent_get_input(b);
     evbuffer_drain(in, evbuffer_get_length(in));
-    if (clock_us() - slot_of(b)->refused_us > LINGER_S * 1000000LL) {
+    if (clock_us() - slot_of(b)->since_us > LINGER_S * 1000000LL) {
         end_connection(b, 0, connection);
     }
 }
@@ -230,7 +233,7 @@ static void refuse(slot *s, struct bufferevent *b) {
     void                       *connection;
     bufferevent_getcb(b, &on_read, &on_write, &here->on_evhttp_event, &connection);
     s->doing = WAS_REFUSED;
-    s->refused_us = clock_us();
+    s->since_us = clock_us();
     put_answer(s, bufferevent_get_output(b));
     bufferevent_setcb(b, drop, NULL, end_connection, connection);
     bufferevent_set_timeouts(b, &linger, &linger);
@@ -267,6 +270,7 @@ static bool keep(slot *s, const char *at, size_t n) {
     memcpy(more + s->head_len, at, n);
     s->head = more;
     s->head_len += (uint32_t)n;
+    s->since_us = clock_us();
     return true;
 }
 
@@ -323,8 +327,20 @@ static void on_bytes(struct evbuffer *in, const struct evbuffer_cb_info *info, v
     }
 }
 
+/* Nobody says here that a connection closes; one that is answered may be silent for longer. */
+static void sweep(door_table *t) {
+    int64_t before = clock_us() - STALE_S * 1000000LL;
+    for (int i = 0; i < SWEPT; i++) {
+        slot *s = &t->slots[t->swept++ % SLOTS];
+        if (s->head && !s->answering && s->since_us < before) {
+            forget_head(s);
+        }
+    }
+}
+
 void door_watch(struct bufferevent *b) {
     if (here) {
+        sweep(here);
         slot *s = slot_of(b);
         forget_head(s);
         *s = (slot){.of = b};
@@ -351,7 +367,9 @@ void door_answering(struct bufferevent *b) {
 }
 
 void door_answered(struct bufferevent *b) {
-    if (here) {
-        slot_of(b)->answering = false;
+    slot *s = here ? slot_of(b) : NULL;
+    if (s) {
+        s->answering = false;
+        s->since_us = clock_us();
     }
 }

@@ -308,14 +308,17 @@ void generation_close_groups(generation *g) {
 }
 
 void generation_free(generation *g) {
+    while (g) {
+        g = generation_end(g);
+    }
+}
+
+generation *generation_end(generation *g) {
     generation *root = g->root;
     generation_free_keys(g);
     if (root) {
         free(g);
-        if (generation_drop(root)) {
-            generation_free(root);
-        }
-        return;
+        return generation_drop(root) ? root : NULL;
     }
     generation_close_groups(g);
     count_uses(g, -1);
@@ -328,4 +331,5 @@ void generation_free(generation *g) {
         settings_free(g->settings);
     }
     free(g);
+    return NULL;
 }

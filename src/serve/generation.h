@@ -35,7 +35,10 @@ generation *generation_open(struct house *h, settings *s, bool owns, void (*say)
 generation *generation_hold(generation *g);
 /* True: that was the last one, and generation_free is due, on a thread that may wait. */
 bool        generation_drop(generation *g);
-void        generation_free(generation *g); /* closes the backends that no other generation has */
+/* Closes the backends that no other generation has. Returns the generation that this was the last to hold: it is due too,
+ * once the loops have done what they do for its exchanges. NULL: none. */
+generation *generation_end(generation *g);
+void        generation_free(generation *g); /* the same, with those it held; where no loop runs */
 
 /* The backends of the house, open in one generation or more. */
 typedef struct opened {

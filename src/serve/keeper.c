@@ -114,8 +114,10 @@ static void run_errand(keeper *k, errand *d) {
         run_reload(k, d);
         break;
     case WISH_RETIRE:
-        server_flush(k->server); /* the last words of cancelled calls, which nobody waits for */
-        generation_free(d->old);
+        while (d->old) {
+            server_flush(k->server); /* the last words of cancelled calls, which nobody waits for */
+            d->old = generation_end(d->old);
+        }
         break;
     case WISH_KEYS:
         run_change(k, d);

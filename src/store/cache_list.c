@@ -79,11 +79,13 @@ bool db_cache_list(struct sqlite3 *db, int limit, str *json, err *e) {
     return ok && (!json->failed || err_set(e, ERR_MEMORY, "Out of memory."));
 }
 
+/* Which rows count is found first: a grouping takes along all that it is asked for beside the key, which would be each
+ * body. */
 bool db_cache_totals(struct sqlite3 *db, str *json, err *e) {
     sqlite3_stmt *s = NULL;
     if (sqlite3_prepare_v2(db,
-                           "SELECT count(*), coalesce(sum(bytes), 0) FROM (SELECT max(id), length(body) AS bytes FROM"
-                           " cache WHERE expires_us > ?1 GROUP BY key)",
+                           "SELECT count(*), coalesce(sum(length(body)), 0) FROM cache WHERE id IN"
+                           " (SELECT max(id) FROM cache WHERE expires_us > ?1 GROUP BY key)",
                            -1, &s, NULL) != SQLITE_OK) {
         return failed(db, e);
     }

@@ -113,9 +113,14 @@ static int run(sqlite3_stmt *s) {
 
 /* ---- one wish ---- */
 
-bool writer_drops(db *d, op_kind kind, int code) {
+/* Is it the row that is wrong, so that it can never be written? */
+static bool is_of_row(int code) {
     code &= 0xFF;
-    if (code != SQLITE_TOOBIG && code != SQLITE_CONSTRAINT && code != SQLITE_MISMATCH && code != SQLITE_RANGE) {
+    return code == SQLITE_TOOBIG || code == SQLITE_CONSTRAINT || code == SQLITE_MISMATCH || code == SQLITE_RANGE;
+}
+
+bool writer_drops(db *d, op_kind kind, int code) {
+    if (!is_of_row(code)) {
         return false;
     }
     log_error("%s: a row cannot be written and is dropped: %s", d->path, sqlite3_errmsg(d->connection));
@@ -186,22 +191,25 @@ static bool give_up(db *d) {
     return false;
 }
 
-static bool try_batch(db *d, int count, bool many, int64_t *rows) {
+static int try_batch(db *d, int count, bool many, int64_t *rows) {
     d->many = many;
     *rows = 0;
-    return run(d->sql[SQL_BEGIN]) == SQLITE_OK && write_ops(d, count, rows) == SQLITE_OK &&
-           run(d->sql[SQL_COMMIT]) == SQLITE_OK;
+    int code = run(d->sql[SQL_BEGIN]);
+    code = code == SQLITE_OK ? write_ops(d, count, rows) : code;
+    return code == SQLITE_OK ? run(d->sql[SQL_COMMIT]) : code;
 }
 
 /* Commits the first wishes; they leave the list only once they are safe. */
 static bool write_batch(db *d) {
     int     count = d->n_pending < DB_BATCH ? (int)d->n_pending : DB_BATCH;
     int64_t rows = 0;
-    if (!try_batch(d, count, true, &rows)) {
-        roll_back(d); /* once more, each row by itself, to find one that can never be written */
-        if (!try_batch(d, count, false, &rows)) {
-            return give_up(d);
-        }
+    int     code = try_batch(d, count, true, &rows);
+    if (is_of_row(code)) {
+        roll_back(d); /* once more, each row by itself, to find the one */
+        code = try_batch(d, count, false, &rows);
+    }
+    if (code != SQLITE_OK) {
+        return give_up(d);
     }
     for (; count > 0; count--) {
         op *next = (op *)d->first->item.next;

@@ -40,6 +40,12 @@ static void run_late_failure(upstream *u, int fd) {
     say(fd, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
 }
 
+static void run_slow_failure(upstream *u, int fd) {
+    (void)u;
+    nap(60);
+    say(fd, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+}
+
 /* Usage at once, words later: what Anthropic does, in OpenAI's words. */
 static void run_usage_first(upstream *u, int fd) {
     say(fd, "HTTP/1.1 " SSE_HEAD "\r\nConnection: close\r\n\r\n" EVENT(ROLE) EVENT(USAGE_CHUNK));
@@ -75,6 +81,7 @@ static const script scripts[] = {{"good", SSE_HEAD, GOOD_STREAM, CHUNKED, KEEP, 
                                  {"slower", NULL, NULL, RAW, CLOSE, run_slower},
                                  {"late", NULL, NULL, RAW, CLOSE, run_late},
                                  {"late_failure", NULL, NULL, RAW, CLOSE, run_late_failure},
+                                 {"slow_failure", NULL, NULL, RAW, CLOSE, run_slow_failure},
                                  {"usage_first", NULL, NULL, RAW, CLOSE, run_usage_first},
                                  {"one_in_three", NULL, NULL, RAW, CLOSE, run_one_in_three},
                                  {"mostly", NULL, NULL, RAW, CLOSE, run_mostly},
@@ -239,6 +246,55 @@ static void test_hedge_and_failures(void **state) {
     call_once(&c, b, true);
     assert_answer(&c, "hello", "h2");
     assert_int_equal(calls_of(b, 0) + calls_of(b, 1), 2);
+    caller_free(&c);
+    b->ops->close(b);
+}
+
+/* Somebody who is asked for leave and takes his time. */
+typedef struct slow_leave {
+    try_leave     leave; /* first */
+    struct event *timer;
+    void (*later)(void *of, bool granted);
+    void   *of;
+    int64_t said_us;
+} slow_leave;
+
+static void give_leave(evutil_socket_t fd, short what, void *arg) {
+    (void)fd;
+    (void)what;
+    slow_leave *s = arg;
+    s->said_us = clock_us();
+    s->later(s->of, true);
+}
+
+static try_verdict ask_slowly(void *ctx, void (*later)(void *of, bool granted), void *of) {
+    slow_leave *s = ctx;
+    s->later = later;
+    s->of = of;
+    evtimer_add(s->timer, &(struct timeval){.tv_usec = 150000});
+    return TRY_LATER;
+}
+
+/* The only try fails while leave for its hedge is asked: the call ends when that has come, and not before. */
+static void test_failure_while_leave_is_asked(void **state) {
+    (void)state;
+    const group_target t[] = {TARGET(0, "@slow_failure", 1)};
+    group_options      o = {.hedge = true, .hedge_percent = 100, .hedge_after_us = 10000};
+    backend           *b = group_of(t, 1, &o);
+    slow_leave         s = {.leave = {.ask = ask_slowly, .ctx = &s}};
+    asked              a;
+    caller             c;
+    s.timer = evtimer_new(loop_base(the.l), give_leave, &s);
+    ask_for(&a, true, "");
+    a.r.leave = &s.leave;
+    start_call(&c, b, &a.r);
+    run_loop();
+    assert_int_equal(c.finals, 1);
+    assert_int_equal(c.status, 500);
+    assert_true(s.said_us > 0 && c.done_us >= s.said_us);
+    assert_int_equal(calls_of(b, 0), 1);
+    event_free(s.timer);
+    asked_free(&a);
     caller_free(&c);
     b->ops->close(b);
 }
@@ -555,14 +611,23 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_by_weight),          cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_by_latency),         cmocka_unit_test(test_hedge_wins),
-        cmocka_unit_test(test_hedge_loses),        cmocka_unit_test(test_usage_of_the_loser),
-        cmocka_unit_test(test_hedge_and_failures), cmocka_unit_test(test_cancel_of_both),
-        cmocka_unit_test(test_hedge_of_a_whole),   cmocka_unit_test(test_hedge_budget),
-        cmocka_unit_test(test_hedge_after_p95),    cmocka_unit_test(test_metrics_and_status),
-        cmocka_unit_test(test_fingerprints),       cmocka_unit_test(test_close_while_calls_run),
-        cmocka_unit_test(test_many_loops),         cmocka_unit_test(test_cost_of_one),
+        cmocka_unit_test(test_by_weight),
+        cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_by_latency),
+        cmocka_unit_test(test_hedge_wins),
+        cmocka_unit_test(test_hedge_loses),
+        cmocka_unit_test(test_usage_of_the_loser),
+        cmocka_unit_test(test_hedge_and_failures),
+        cmocka_unit_test(test_cancel_of_both),
+        cmocka_unit_test(test_hedge_of_a_whole),
+        cmocka_unit_test(test_hedge_budget),
+        cmocka_unit_test(test_hedge_after_p95),
+        cmocka_unit_test(test_metrics_and_status),
+        cmocka_unit_test(test_fingerprints),
+        cmocka_unit_test(test_close_while_calls_run),
+        cmocka_unit_test(test_many_loops),
+        cmocka_unit_test(test_cost_of_one),
+        cmocka_unit_test(test_failure_while_leave_is_asked),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

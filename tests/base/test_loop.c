@@ -146,6 +146,21 @@ static void on_release(void *client) {
     *(bool *)client = true;
 }
 
+static void test_endings(void **state) {
+    (void)state;
+    err   e = {0};
+    bool  released[3] = {false};
+    loop *l = loop_new(0, &e);
+    assert_ok(l, e);
+    for (int i = 0; i < 3; i++) {
+        assert_true(loop_at_end(l, on_release, &released[i]));
+    }
+    loop_not_at_end(l, on_release, &released[1]);
+    loop_not_at_end(l, on_release, &released[1]); /* nothing is left to take back */
+    loop_free(l);
+    assert_true(released[0] && !released[1] && released[2]);
+}
+
 static void test_loop_threads(void **state) {
     (void)state;
     err        e = {0};
@@ -339,7 +354,8 @@ static void test_write_soon(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_queue_threads), cmocka_unit_test(test_queue_alone),
-                                       cmocka_unit_test(test_loop_threads),  cmocka_unit_test(test_loop_fair),
-                                       cmocka_unit_test(test_stop_first),    cmocka_unit_test(test_write_soon)};
+                                       cmocka_unit_test(test_endings),       cmocka_unit_test(test_loop_threads),
+                                       cmocka_unit_test(test_loop_fair),     cmocka_unit_test(test_stop_first),
+                                       cmocka_unit_test(test_write_soon)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -92,6 +92,26 @@ static void test_length(void **state) {
     }
 }
 
+/* A head of the shortest lines there are: evhttp counts them without their ends, and takes more of them than its limit. */
+static void test_short_lines(void **state) {
+    (void)state;
+    enum { LINES = 30000 };
+    char *lines = malloc(LINES * 4 + 1);
+    for (int i = 0; i < LINES; i++) {
+        memcpy(lines + (size_t)i * 4, "a:\r\n", 5);
+    }
+    for (int i = 0; i < 2; i++) {
+        int fd = client_connect(the.port);
+        assert_true(say(fd, "POST " CHAT " HTTP/1.1\r\nHost: x\r\n") && say(fd, lines));
+        assert_true(say(fd, i ? "Content-Length: 60000000\r\n" BAD "\r\n{" : "Content-Length: 1\r\n" BAD "\r\n{"));
+        read_reply(fd, &r, false);
+        assert_int_equal(r.status, 401);
+        assert_int_equal(body_has(&r, "it was not read"), i == 1);
+        close(fd);
+    }
+    free(lines);
+}
+
 /* A length is not told before: as much as it would be allowed to have is taken, and no more. */
 static void test_chunks(void **state) {
     (void)state;
@@ -128,7 +148,9 @@ static void test_memory(void **state) {
     nap(200);
     int64_t grown = resident_kib() - before;
     print_message("30 strangers with 60 MiB to say take %lld KiB each\n", (long long)grown / MANY);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* they keep what is freed */
     assert_true(grown < MANY * 1024);
+#endif
     for (int i = 0; i < MANY; i++) {
         close(fds[i]);
     }
@@ -196,7 +218,7 @@ static void test_behind_another(void **state) {
 
 int main(void) {
 #define T(f) cmocka_unit_test_setup_teardown(f, open_bed, close_bed)
-    const struct CMUnitTest tests[] = {T(test_length), T(test_chunks), T(test_memory), T(test_the_others),
-                                       T(test_behind_another)};
+    const struct CMUnitTest tests[] = {T(test_length), T(test_short_lines), T(test_chunks),
+                                       T(test_memory), T(test_the_others),  T(test_behind_another)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
