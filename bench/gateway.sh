@@ -64,13 +64,18 @@ models:
   up: {backend: fixed, price: gpt-4o-mini}
   stream: {backend: spout, price: gpt-4o-mini}
 EOF
-"$pare" serve --config "$work/pare.yaml" &
-served=$!
-pids="$pids $served"
-for i in 1 2 3 4 5 6 7 8 9 10; do
-    curl -sf http://127.0.0.1:9103/health >/dev/null 2>&1 && break
-    sleep 0.2
-done
+served=
+start() { # anew, with nothing in its caches
+    [ -z "$served" ] || { kill "$served" && wait "$served" 2>/dev/null || true; }
+    rm -rf "$work/data"
+    "$pare" serve --config "$work/pare.yaml" &
+    served=$!
+    pids="$pids $served"
+    until curl -sf http://127.0.0.1:9103/health >/dev/null 2>&1; do
+        kill -0 "$served" || exit 1
+    done
+}
+start
 
 # The Portkey gateway, if npm has it. Its upstream is named by a header.
 portkey=no
@@ -159,6 +164,7 @@ added "450 KB prompt" large.json 20 4
 
 # ---- streams ----
 
+start
 "$work/load" serve 9104 20 30 &
 pids="$pids $!"
 sleep 0.5
@@ -175,14 +181,11 @@ streams ", straight (what the load itself is late by)" 9104 10
 # ---- weight ----
 
 # With a cache that is full before the first reading: what grows after that is no cache.
-kill "$served" && wait "$served" 2>/dev/null || true
-rm -rf "$work/data"
 echo "cache: {size: 4MiB}" >>"$work/pare.yaml"
+kill "$served" && wait "$served" 2>/dev/null || true
+served=
 began=$(date +%s%N)
-"$pare" serve --config "$work/pare.yaml" &
-served=$!
-pids="$pids $served"
-until curl -sf http://127.0.0.1:9103/health >/dev/null 2>&1; do :; done
+start
 ended=$(date +%s%N)
 echo "start to ready: $(((ended - began) / 1000000)) ms, curl included"
 requests() { # how many
