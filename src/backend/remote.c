@@ -481,7 +481,7 @@ static backend_call *remote_start(backend *b, loop *l, const request *q, const c
 /* The loops have ended by now: what still runs ends without a word. */
 static void remote_close(backend *b) {
     remote *r = (remote *)b;
-    for (int i = 0; i < MAX_LOOPS; i++) {
+    for (int i = 0; r->over && i < MAX_LOOPS; i++) { /* without a wire nothing has run */
         for (backend_call *c = r->running[i], *next; c; c = next) {
             next = c->next;
             if (c->over) {

@@ -120,8 +120,8 @@ static void leave_rest(connection *k) {
 
 /* Those behind the latest ones are not met again when there is less to do: they are looked at from the other end. */
 static void close_old(pool *p, int64_t now_us) {
-    connection *k;
-    while ((k = p->oldest) && now_us - k->rests_us >= REST_US) {
+    for (connection *k = p->oldest, *before; k && now_us - k->rests_us >= REST_US; k = before) {
+        before = k->prev;
         leave_rest(k);
         connection_close(k);
     }
@@ -515,8 +515,8 @@ static void dial(wire_call *c) {
 /* ---- start and end ---- */
 
 static void pool_empty(pool *p) {
-    connection *k;
-    while ((k = p->resting)) {
+    for (connection *k = p->resting, *next; k; k = next) {
+        next = k->next;
         leave_rest(k);
         connection_close(k);
     }
@@ -680,7 +680,7 @@ static bool read_authority(plain *w, const char *base_url, err *e) {
     const char *from = base_url + 7;
     size_t      n = strcspn(from, "/");
     const char *end = from + n;
-    const char *host_end = end;
+    const char *host_end;
     w->prefix = 7 + n;
     w->port = 80;
     bool bracket = *from == '[';

@@ -29,8 +29,7 @@ typedef enum doing {
 
 typedef struct slot {
     const struct bufferevent *of;
-    char                     *head; /* what has come of one that is not whole yet; NULL: nothing */
-    uint32_t                  head_len;
+    str                       head;  /* what there is of one that is not whole */
     uint8_t                   doing; /* enum doing */
     bool                      answering, anthropic;
     size_t                    left;
@@ -57,7 +56,7 @@ door_table *door_new(struct front *f) {
 
 void door_free(door_table *t) {
     for (size_t i = 0; t && i < SLOTS; i++) {
-        free(t->slots[i].head);
+        str_free(&t->slots[i].head);
     }
     free(t);
 }
@@ -67,9 +66,7 @@ void door_here(door_table *t) {
 }
 
 static void forget_head(slot *s) {
-    free(s->head);
-    s->head = NULL;
-    s->head_len = 0;
+    str_free(&s->head);
 }
 
 /* Its own, else a free one, else the first, which starts anew in the middle of whatever it does. */
@@ -263,27 +260,23 @@ static void count(slot *s, size_t n) {
 
 /* Keeps what there is of a head that is not whole. */
 static bool keep(slot *s, const char *at, size_t n) {
-    char *more = s->head_len + n <= MAX_HEAD ? realloc(s->head, s->head_len + n) : NULL;
-    if (!more) {
+    if (s->head.len + n > MAX_HEAD || !str_add(&s->head, at, n)) {
         return false;
     }
-    memcpy(more + s->head_len, at, n);
-    s->head = more;
-    s->head_len += (uint32_t)n;
     s->since_us = clock_us();
     return true;
 }
 
 static void take_head(slot *s, const char *at, size_t n) {
-    size_t had = s->head_len, end;
+    size_t had = s->head.len, end;
     if (had == 0 && (end = end_of_head(at, n, 0)) > 0) {
         judge(s, at, end);
     } else if (!keep(s, at, n)) { /* evhttp refuses such a head, or there is no memory for it either */
         forget_head(s);
         s->doing = READS_BODY;
         return;
-    } else if ((end = end_of_head(s->head, s->head_len, had > 3 ? had - 3 : 0)) > 0) {
-        judge(s, s->head, end);
+    } else if ((end = end_of_head(s->head.data, s->head.len, had > 3 ? had - 3 : 0)) > 0) {
+        judge(s, s->head.data, end);
         forget_head(s);
     } else {
         return;
@@ -332,7 +325,7 @@ static void sweep(door_table *t) {
     int64_t before = clock_us() - STALE_S * 1000000LL;
     for (int i = 0; i < SWEPT; i++) {
         slot *s = &t->slots[t->swept++ % SLOTS];
-        if (s->head && !s->answering && s->since_us < before) {
+        if (s->head.data && !s->answering && s->since_us < before) {
             forget_head(s);
         }
     }
