@@ -17,7 +17,7 @@
 /* ---- of requests ---- */
 
 #define WANTED(name, field)                                                                                            \
-    { name, sizeof name - 1, offsetof(heads, field) }
+    { (name), sizeof(name) - 1, offsetof(heads, field) }
 
 static const struct {
     const char *name;
