@@ -4,7 +4,7 @@
 #   tools/install-deps.sh SET...    sets: build, test, lint, fuzz, bench, neon, package
 set -eu
 
-build="cmake ninja-build gcc libc6-dev pkg-config libevent-dev libssl-dev libcurl4-openssl-dev libcjson-dev
+build="make cmake ninja-build gcc libc6-dev pkg-config libevent-dev libssl-dev libcurl4-openssl-dev libcjson-dev
        libsqlite3-dev libyaml-dev libutf8proc-dev libhiredis-dev libjs-chart.js"
 test="libcmocka-dev libpcre2-dev sqlite3 redis-server curl ca-certificates procps dpkg-dev"
 lint="clang-format-14 clang-tidy-14 clang-14 libcmocka-dev libpcre2-dev"
