@@ -6,7 +6,7 @@ set -eu
 
 build="make cmake ninja-build gcc libc6-dev pkg-config libevent-dev libssl-dev libcurl4-openssl-dev libcjson-dev
        libsqlite3-dev libyaml-dev libutf8proc-dev libhiredis-dev libjs-chart.js"
-test="libcmocka-dev libpcre2-dev sqlite3 redis-server curl ca-certificates procps dpkg-dev"
+test="libcmocka-dev libpcre2-dev sqlite3 redis-server curl ca-certificates procps dpkg-dev file"
 lint="clang-format-14 clang-tidy-14 clang-14 libcmocka-dev libpcre2-dev"
 fuzz="clang-14 libclang-rt-14-dev"
 neon="cmake ninja-build pkg-config gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
@@ -36,7 +36,7 @@ for set in "$@"; do
         ;;
     fuzz) wanted="$wanted $fuzz" ;;
     neon) wanted="$wanted $neon" ;;
-    package) wanted="$wanted dpkg-dev" ;; # dpkg-shlibdeps
+    package) wanted="$wanted dpkg-dev file" ;; # CPack asks both what the program needs
     test)
         wanted="$wanted $test"
         want_node
