@@ -50,21 +50,6 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
     finish_ready(c);
 }
 
-/* libcurl 7.88 closes a socket that is still connecting before it takes back the wish to watch it. The number may be a
- * new socket of another loop by then; this loop's epoll does not know it and says ENOENT, which libevent passes over.
- * ThreadSanitizer takes that for a race on the number. The function stands alone, so that a stack names the call to it
- * (in watch_socket) and nothing else has to be suppressed. */
-static __attribute__((noinline)) void unwatch_socket(struct event *ev) {
-    event_free(ev);
-}
-
-#if defined(__SANITIZE_THREAD__)
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void) {
-    return "race:watch_socket\n";
-}
-#endif
-
 /* libcurl says which sockets it watches; each gets one libevent event, kept as the socket's own pointer. */
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg) {
     (void)easy;
@@ -72,7 +57,7 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void 
     struct event *ev = socket_arg;
     if (what == CURL_POLL_REMOVE) {
         if (ev) {
-            unwatch_socket(ev);
+            event_free(ev); /* libcurl 7.88 has closed a socket that was still connecting; see loop.c */
         }
         return 0;
     }
