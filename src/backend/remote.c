@@ -205,7 +205,7 @@ static void finish_whole(backend_call *c) {
     }
 }
 
-/* The sentence for a transfer that libcurl could not finish. What came of an error's body is not handed on: half of it
+/* The sentence for a transfer that did not come to its end. What came of an error's body is not handed on: half of it
  * would be shown as if it were whole. */
 static int explain(backend_call *c, wire_end end, const char *reason, err *why) {
     const char *name = c->of->name;

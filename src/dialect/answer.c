@@ -37,6 +37,18 @@ void answer_clear(answer *a) {
     *a = (answer){0};
 }
 
+bool answer_keep_raw(answer *a, const char *body, size_t n, const struct dialect *of, err *e) {
+    a->raw = malloc(n + 1);
+    if (!a->raw) {
+        return err_set(e, ERR_MEMORY, "Out of memory while reading an answer.");
+    }
+    memcpy(a->raw, body, n);
+    a->raw[n] = '\0';
+    a->raw_len = n;
+    a->raw_dialect = of;
+    return true;
+}
+
 bool answer_complete(const answer *a) {
     for (int i = 0; i < a->n_choices; i++) {
         if (!a->choices[i].finish[0]) {

@@ -192,17 +192,9 @@ bool anthropic_read_answer(request_kind kind, const char *body, size_t n, answer
     }
     bool good = read_message(root, out, e);
     cJSON_Delete(root);
-    if (good) {
-        out->raw = malloc(n + 1);
-        good = out->raw || err_set(e, ERR_MEMORY, "Out of memory while reading an answer.");
-    }
-    if (!good) {
+    if (!good || !answer_keep_raw(out, body, n, &dialect_anthropic, e)) {
         answer_clear(out);
         return false;
     }
-    memcpy(out->raw, body, n);
-    out->raw[n] = '\0';
-    out->raw_len = n;
-    out->raw_dialect = &dialect_anthropic;
     return true;
 }

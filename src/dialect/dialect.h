@@ -191,6 +191,8 @@ typedef struct answer {
 } answer;
 
 void answer_clear(answer *a);
+/* Keeps a copy of the provider's own bytes, which pass on to clients of the same dialect. */
+bool answer_keep_raw(answer *a, const char *body, size_t n, const struct dialect *of, err *e);
 bool answer_complete(const answer *a); /* every choice has a finish reason */
 
 /* ---- what a backend says ---- */

@@ -305,18 +305,10 @@ bool gemini_read_answer(request_kind kind, const char *body, size_t n, answer *o
     cJSON *root = parse(body, n, e);
     bool   good = root && read_chat(root, out, e);
     cJSON_Delete(root);
-    if (good) {
-        out->raw = malloc(n + 1);
-        good = out->raw || out_of_memory(e);
-    }
-    if (!good) {
+    if (!good || !answer_keep_raw(out, body, n, &dialect_gemini, e)) {
         answer_clear(out);
         return false;
     }
-    memcpy(out->raw, body, n);
-    out->raw[n] = '\0';
-    out->raw_len = n;
-    out->raw_dialect = &dialect_gemini;
     return true;
 }
 

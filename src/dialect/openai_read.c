@@ -173,18 +173,10 @@ bool openai_read_answer(request_kind kind, const char *body, size_t n, answer *o
     }
     bool good = read_choices(kind, root, out, e);
     cJSON_Delete(root);
-    if (good) {
-        out->raw = malloc(n + 1);
-        good = out->raw || err_set(e, ERR_MEMORY, "Out of memory while reading an answer.");
-    }
-    if (!good) {
+    if (!good || !answer_keep_raw(out, body, n, &dialect_openai, e)) {
         answer_clear(out);
         return false;
     }
-    memcpy(out->raw, body, n);
-    out->raw[n] = '\0';
-    out->raw_len = n;
-    out->raw_dialect = &dialect_openai;
     return true;
 }
 

@@ -237,13 +237,5 @@ bool openai_read_values(const char *body, size_t n, answer *out, err *e) {
     out->usage.prompt = out->usage.prompt ? out->usage.prompt : number_of(usage, "total_tokens");
     out->usage.known = out->usage.prompt > 0;
     cJSON_Delete(usage);
-    out->raw = malloc(n + 1);
-    if (!out->raw) {
-        return err_set(e, ERR_MEMORY, "Out of memory while reading an answer.");
-    }
-    memcpy(out->raw, body, n);
-    out->raw[n] = '\0';
-    out->raw_len = n;
-    out->raw_dialect = &dialect_openai;
-    return true;
+    return answer_keep_raw(out, body, n, &dialect_openai, e);
 }
